@@ -1,0 +1,373 @@
+"""The bundle manifest as frozen dataclasses, schema version 1 (docs/manifest.schema.json).
+
+`parse` reads a decoded JSON object strictly: every field present, no unknown field, every value in its range, and the
+parts consistent with each other. The field comments of the JSON schema say what each value means.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+import re
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Any, Literal, TypeVar
+
+from edgeprune.errors import BundleError
+
+SCHEMA_VERSION = 1
+_PATH = re.compile(r"[A-Za-z0-9._/-]+")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Source:
+    id: str
+    revision: str | None
+    sha256: str | None
+    random_weights: bool
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Keep ratios K/N: the default and the bounds of a request."""
+
+    default: float
+    min: float
+    max: float
+
+    def __post_init__(self) -> None:
+        require(0 < self.min <= self.default <= self.max <= 1, "keep needs 0 < min <= default <= max <= 1")
+
+
+@dataclass(frozen=True)
+class Method:
+    name: str
+    spec: str
+    parameters: dict[str, Any]
+    stages: tuple[str, ...]
+    where: Literal["before_encoder", "in_encoder", "before_projector", "after_projector", "in_decoder", "nowhere"]
+    scope: Literal["view", "image"]
+    text: bool
+    dynamic_keep: bool
+    static_keep: int | None
+    has_scores: bool
+
+
+@dataclass(frozen=True)
+class Methods:
+    default: str
+    each: dict[str, Method]
+
+    def __post_init__(self) -> None:
+        require(self.default in self.each, f"the default method {self.default!r} is not among methods.each")
+
+
+@dataclass(frozen=True)
+class Padding:
+    color: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Resize:
+    """size_px: (edge,) for shortest_edge, (height, width) for exact."""
+
+    mode: Literal["shortest_edge", "exact"]
+    size_px: tuple[int, ...]
+    resample: Literal["bicubic", "bilinear", "lanczos"]
+
+    def __post_init__(self) -> None:
+        count = 1 if self.mode == "shortest_edge" else 2
+        require(len(self.size_px) == count and min(self.size_px) >= 1, f"size_px of {self.mode} needs {count} size(s)")
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    kind: Literal["square"]
+    pad_square: Padding | None
+    resize: Resize
+    center_crop_px: tuple[int, int] | None
+    rescale: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    folded: bool
+
+    def __post_init__(self) -> None:
+        require(min(self.center_crop_px or (1, 1)) >= 1, "center_crop_px must be positive")
+
+
+@dataclass(frozen=True)
+class ImageSegment:
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Exactly one of: literal text, once per picture, the user's question."""
+
+    text: str | None = None
+    images: ImageSegment | None = None
+    question: Literal[True] | None = None
+
+    def __post_init__(self) -> None:
+        kinds = sum(part is not None for part in (self.text, self.images, self.question))
+        require(kinds == 1, "a prompt segment holds exactly one of text, images and question")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    segments: tuple[Segment, ...]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    image_marker: str
+    image: int
+    eos: tuple[int, ...]
+    prefix: tuple[int, ...]
+    suffix: tuple[int, ...]
+    stop: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        require(min((self.image, *self.eos, *self.prefix, *self.suffix)) >= 0, "token ids must not be negative")
+
+
+@dataclass(frozen=True)
+class Tensor:
+    role: str
+    name: str
+    dtype: Literal["float32", "float16", "int64", "int32"]
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class KvSpec:
+    kind: Literal["growing", "fixed"]
+    layers: int
+    heads: int
+    head_dim: int
+    dtype: Literal["float32", "float16"]
+
+    def __post_init__(self) -> None:
+        require(min(self.layers, self.heads, self.head_dim) >= 1, "kv sizes must be positive")
+
+
+@dataclass(frozen=True)
+class Graph:
+    stage: Literal["vision", "encode", "select", "embedding", "decoder"]
+    file: str
+    data: tuple[str, ...]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    kv: KvSpec | None = None
+
+
+@dataclass(frozen=True)
+class Graphs:
+    vision: dict[str, tuple[Graph, ...]]
+    embedding: Graph
+    decoder: Graph
+
+    def __iter__(self) -> typing.Iterator[Graph]:
+        for graphs in self.vision.values():
+            yield from graphs
+        yield from (self.embedding, self.decoder)
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    sha256: str
+    bytes: int
+
+    def __post_init__(self) -> None:
+        require(re.fullmatch(r"[0-9a-f]{64}", self.sha256) is not None, f"{self.sha256!r} is not a sha256")
+        require(self.bytes >= 0, "a file size must not be negative")
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Two file names, or the reason why there are none."""
+
+    inputs: str | None = None
+    outputs: str | None = None
+    reason: str | None = None
+
+    def __post_init__(self) -> None:
+        names = (self.inputs is not None, self.outputs is not None)
+        require(names == ((self.reason is None),) * 2, "golden holds inputs and outputs, or a reason")
+
+
+@dataclass(frozen=True)
+class ParityRow:
+    stage: str
+    measure: str
+    value: float
+    tolerance: float
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Manifest:
+    schema_version: int
+    name: str
+    family: str
+    source: Source
+    recipe: dict[str, Any]
+    visual_tokens: int
+    grid: tuple[int, int]
+    keep: Keep
+    methods: Methods
+    preprocess: Preprocess
+    prompt: Prompt
+    tokens: Tokens
+    positions: Literal["compact", "original", "mrope"]
+    context_length: int
+    graphs: Graphs
+    files: dict[str, FileEntry]
+    opset: int
+    min_onnxruntime: str
+    variants: tuple[dict[str, Any], ...]
+    golden: Golden
+    parity: tuple[ParityRow, ...]
+    versions: dict[str, str]
+
+    def __post_init__(self) -> None:
+        for name in ("visual_tokens", "context_length", "opset"):
+            require(getattr(self, name) >= 1, f"{name} must be positive")
+        require(min(self.grid) >= 1, "grid must be positive")
+        require(math.prod(self.grid) == self.visual_tokens, "grid and visual_tokens disagree")
+        require(re.fullmatch(r"[0-9]+\.[0-9]+", self.min_onnxruntime) is not None, "min_onnxruntime is not A.B")
+        for variant in self.variants:
+            slug = variant.get("slug")
+            require(isinstance(slug, str) and re.fullmatch(r"[A-Za-z0-9.-]+", slug), f"{slug!r} is not a variant slug")
+        for path in self.files:
+            require_safe_path(path)
+        self._require_graph_files()
+
+    def _require_graph_files(self) -> None:
+        missing = set(self.methods.each) ^ set(self.graphs.vision)
+        require(not missing, f"method {', '.join(sorted(missing))} and graphs.vision do not match")
+        for name, method in self.methods.each.items():
+            require(method.name == name, f"methods.each.{name} calls itself {method.name!r}")
+            require(self.graphs.vision[name], f"graphs.vision.{name} has no graph")
+        named = [path for graph in self.graphs for path in (graph.file, *graph.data)]
+        named += [path for path in (self.golden.inputs, self.golden.outputs) if path is not None]
+        for path in named:
+            require_safe_path(path)
+            require(path in self.files, f"{path} is used but not listed in files")
+
+
+def require(condition: object, problem: str) -> None:
+    """BundleError with `problem` unless `condition` holds."""
+    if not condition:
+        raise BundleError(problem)
+
+
+def require_safe_path(path: str) -> None:
+    """BundleError unless `path` is relative, stays inside, and is spelled with letters, digits and ._/- only."""
+    safe = _PATH.fullmatch(path) and not path.startswith("/") and ".." not in path.split("/")
+    require(safe, f"the path {path!r} is not a plain relative path inside the bundle")
+
+
+def parse(value: object) -> Manifest:
+    """A Manifest from a decoded JSON object.
+
+    Raises:
+        BundleError: unknown schema version, or the first field that is missing, unknown, of a wrong type or out of
+            range; the text names the field and is meant to follow "FILE: ".
+    """
+    require(isinstance(value, Mapping), "the manifest is not a JSON object")
+    version = typing.cast("Mapping[str, object]", value).get("schema_version")
+    if type(version) is not int or version != SCHEMA_VERSION:
+        raise BundleError(
+            f"schema_version is {version!r} but this edgeprune reads {SCHEMA_VERSION}; export the bundle again or use "
+            "the edgeprune that wrote it"
+        )
+    return _read_dataclass(Manifest, value, "")
+
+
+def _read(kind: Any, value: object, where: str) -> Any:
+    """`value` as the type `kind`: a dataclass, dict[str, X], tuple[X, ...], union, Literal or plain JSON type."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if is_dataclass(kind) and isinstance(kind, type):
+        return _read_dataclass(kind, value, where)
+    if origin is dict:
+        _expect(isinstance(value, Mapping), where, "an object", value)
+        items = typing.cast("Mapping[str, object]", value).items()
+        return {key: _read(arguments[1], item, _join(where, key)) for key, item in items}
+    if origin is tuple:
+        return _read_tuple(arguments, value, where)
+    if origin in (typing.Union, types.UnionType):
+        return _read_union(arguments, value, where)
+    if origin is Literal:
+        _expect(any(value == choice and type(value) is type(choice) for choice in arguments), where,
+                "one of " + ", ".join(map(str, arguments)), value)  # fmt: skip
+        return value
+    return _read_plain(kind, value, where)
+
+
+def _read_dataclass(kind: type[_T], value: object, where: str) -> _T:
+    _expect(isinstance(value, Mapping), where, "an object", value)
+    given = dict(typing.cast("Mapping[str, object]", value))
+    hints = typing.get_type_hints(kind)
+    read = {}
+    for field in fields(typing.cast(Any, kind)):
+        if field.name in given:
+            hint = _present(hints[field.name], field)
+            read[field.name] = _read(hint, given.pop(field.name), _join(where, field.name))
+        else:
+            require(field.default is not MISSING, f"the field {_join(where, field.name)} is missing")
+    require(not given, f"the field {_join(where, next(iter(given), ''))} is unknown")
+    try:
+        return kind(**read)
+    except BundleError as error:
+        raise BundleError(f"{where}: {error}" if where else str(error)) from None
+
+
+def _present(hint: Any, field: Any) -> Any:
+    """An optional field may be absent, but when it is there it must not be null."""
+    if field.default is MISSING:
+        return hint
+    return functools.reduce(operator.or_, (part for part in typing.get_args(hint) if part is not type(None)))
+
+
+def _read_tuple(arguments: tuple[Any, ...], value: object, where: str) -> tuple[Any, ...]:
+    _expect(isinstance(value, (list, tuple)), where, "a list", value)
+    items = typing.cast("list[object]", value)
+    if arguments[-1] is Ellipsis:
+        return tuple(_read(arguments[0], item, f"{where}[{place}]") for place, item in enumerate(items))
+    _expect(len(items) == len(arguments), where, f"a list of {len(arguments)}", value)
+    pairs = zip(arguments, items, strict=True)
+    return tuple(_read(kind, item, f"{where}[{place}]") for place, (kind, item) in enumerate(pairs))
+
+
+def _read_union(arguments: tuple[Any, ...], value: object, where: str) -> Any:
+    if value is None and type(None) in arguments:
+        return None
+    kinds = [kind for kind in arguments if kind is not type(None)]
+    plain = [kind for kind in kinds if type(value) is kind]
+    return _read(plain[0] if plain else kinds[0], value, where)
+
+
+def _read_plain(kind: Any, value: object, where: str) -> Any:
+    if kind is Any:
+        return value
+    if kind is float:
+        _expect(type(value) in (int, float) and math.isfinite(typing.cast(float, value)), where, "a number", value)
+        return float(typing.cast(float, value))
+    names = {str: "text", int: "an integer", bool: "true or false"}
+    _expect(type(value) is kind, where, names[kind], value)
+    return value
+
+
+def _join(where: str, name: str) -> str:
+    return f"{where}.{name}" if where else name
+
+
+def _expect(condition: object, where: str, meaning: str, value: object) -> None:
+    shown = repr(value)
+    require(condition, f"{where} must be {meaning}, not {shown if len(shown) < 60 else shown[:57] + '...'}")
