@@ -1,0 +1,105 @@
+"""TensorRT and TensorRT-RTX through Polygraphy: one code path, two modules.
+
+The graphs of a bundle carry their own types, so networks are strongly typed and no precision flag is set.
+Source of the facts used here: TensorRT-RTX 1.7 and Polygraphy 0.53 as installed; see docs/adr/0007.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import os
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from edgeprune.errors import DependencyError, UserError
+
+Module = Literal["tensorrt_rtx", "tensorrt"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ShapeRange:
+    """Smallest, most usual and largest shape of one graph input: an optimization profile's min/opt/max."""
+
+    min: tuple[int, ...]
+    opt: tuple[int, ...]
+    max: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.min) == len(self.opt) == len(self.max):
+            raise ValueError(f"min, opt and max differ in rank: {self}")
+        if not all(a <= b <= c for a, b, c in zip(self.min, self.opt, self.max, strict=True)):
+            raise ValueError(f"min <= opt <= max does not hold: {self}")
+
+
+def require(module: Module) -> None:
+    """Raises DependencyError when the module or Polygraphy is not installed."""
+    missing = [name for name in (module, "polygraphy") if importlib.util.find_spec(name) is None]
+    if not missing:
+        return
+    if module == "tensorrt":
+        raise DependencyError(
+            f"{' and '.join(missing)} not installed: on Jetson TensorRT comes with JetPack (libnvinfer), elsewhere "
+            "`pip install edgeprune[tensorrt]` downloads it from the vendor's own index"
+        )
+    raise DependencyError(f"{' and '.join(missing)} not installed: pip install edgeprune[rtx]")
+
+
+def _backend(module: Module) -> Any:
+    """Polygraphy's TensorRT back end, bound to the module; Polygraphy reads the choice once, at import."""
+    require(module)
+    wanted = "1" if module == "tensorrt_rtx" else "0"
+    loaded = "polygraphy.backend.trt" in sys.modules
+    if loaded and os.environ.get("POLYGRAPHY_USE_TENSORRT_RTX", "0") != wanted:
+        raise UserError("one process builds for TensorRT or for TensorRT-RTX, not both: start another process")
+    os.environ["POLYGRAPHY_USE_TENSORRT_RTX"] = wanted
+    return importlib.import_module("polygraphy.backend.trt")
+
+
+def _config(module: Module, profiles: list[Any], compute_capabilities: Sequence[tuple[int, int]]) -> Any:
+    if module == "tensorrt_rtx":
+        rtx = importlib.import_module("polygraphy.backend.tensorrt_rtx")
+        return rtx.CreateConfigRTX(compute_capabilities=list(compute_capabilities), profiles=profiles)
+    return _backend(module).CreateConfig(profiles=profiles)
+
+
+def build_engine_bytes(
+    graph: pathlib.Path,
+    profiles: Sequence[Mapping[str, ShapeRange]],
+    *,
+    compute_capabilities: Sequence[tuple[int, int]],
+    module: Module = "tensorrt_rtx",
+) -> bytes:
+    """Builds one ONNX graph into a serialized engine.
+
+    Args:
+        graph: ONNX file; its external data lies beside it.
+        profiles: one or more optimization profiles, input name -> ShapeRange.
+        compute_capabilities: GPUs the engine is for, e.g. [(8, 6)]. TensorRT-RTX builds for GPUs that are not
+            present; standard TensorRT builds for the GPU of this machine and takes an empty list.
+        module: which of the two libraries.
+
+    Raises:
+        DependencyError: the module is not installed.
+        UserError: no compute capability for TensorRT-RTX, or the library refuses the graph (its own words).
+    """
+    if module == "tensorrt_rtx" and not compute_capabilities:
+        raise UserError("TensorRT-RTX needs the compute capabilities to build for, for example (8, 6)")
+    trt = _backend(module)
+    from polygraphy.exception import PolygraphyException
+
+    made = []
+    for ranges in profiles:
+        profile = trt.Profile()
+        for name, r in ranges.items():
+            profile.add(name, min=r.min, opt=r.opt, max=r.max)
+        made.append(profile)
+    network = trt.NetworkFromOnnxPath(str(graph), strongly_typed=True)
+    try:
+        engine = trt.EngineBytesFromNetwork(network, config=_config(module, made, compute_capabilities))()
+    except PolygraphyException as error:
+        raise UserError(f"{module} refuses {graph.name}: {error}") from error
+    return bytes(engine)
