@@ -113,13 +113,13 @@ def check_demo(bundle: pathlib.Path, checkpoint: pathlib.Path, pairs: list[tuple
         for path, question in pairs:
             image = Image.open(path).convert("RGB")
             answer = model.ask(path, question, keep=keep, max_new_tokens=NEW_TOKENS, ignore_eos=True)
-            if keep == 1.0:
-                expected = reference.generate(image, question, NEW_TOKENS)
-                if list(answer.token_ids) == expected:
-                    tally.compare(expected, expected, [], question)
-                    continue
-            ours = reference.ask([image], question, keep, NEW_TOKENS)
-            tally.compare(list(answer.token_ids), ours.ids, ours.gaps, f"{path.name}: {question}")
+            ours = list(answer.token_ids)
+            expected = reference.generate(image, question, NEW_TOKENS) if keep == 1.0 else None
+            if ours == expected:
+                tally.compare(ours, ours, [], question)
+                continue
+            step = reference.ask([image], question, keep, NEW_TOKENS)
+            tally.compare(ours, expected or step.ids, step.gaps, f"{path.name}: {question}")
     print(f"keep {keep}: {tally}")
     return tally
 
