@@ -1,0 +1,130 @@
+"""VisualFeatures and PruningMethod: what a method is given and what it must say about itself.
+
+Shape letters: B images, N visual tokens per image, K kept tokens, C vision width, H heads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, NamedTuple
+
+import torch
+from torch import Tensor
+
+from edgeprune.errors import PruningError
+from edgeprune.pruning.selectors import gather_tokens, raster_top_k
+
+#: every kind of signal a family may serve -> its shape
+SIGNAL_KINDS: Final[dict[str, str]] = {
+    "cls_attention": "(B,N) float32: mean over heads of the [CLS] row of the attention map, [CLS] column dropped",
+    "received_attention": "(B,N) float32: mean over heads and all query rows ([CLS] included), [CLS] column dropped",
+}
+
+
+class Signal(NamedTuple):
+    """A signal a method asks for: its kind, and the encoder block (0-based, negative from the end; None: the family's
+    default score block)."""
+
+    kind: str
+    layer: int | None = None
+
+
+@dataclass(frozen=True)
+class VisualFeatures:
+    """What the vision encoder hands to a method.
+
+    Attributes:
+        tokens: (B,N,C) features in raster order, or None where the method does not read them.
+        signals: the signals the method needs, each as SIGNAL_KINDS says.
+        grid: (rows, columns) of the patches.
+        constants: tensors of `PruningMethod.constants(N)`, held as buffers by the graph.
+        batch: (B,) any tensor whose first dimension is B.
+        pad_mask: (B,N) bool, True where a token lies in padding, or None.
+        text_embeds: (B,M,D') embeddings of the question, or None.
+    """
+
+    tokens: Tensor | None
+    signals: Mapping[Signal, Tensor]
+    grid: tuple[int, int]
+    constants: Mapping[str, Tensor]
+    batch: Tensor
+    pad_mask: Tensor | None = None
+    text_embeds: Tensor | None = field(default=None)
+
+
+@dataclass(frozen=True)
+class PruningMethod:
+    """A pruning method: signal (B,N) -> select (B,K) -> recycle (B,K',C).
+
+    A subclass overrides only what its paper changes. Its dataclass fields are the parameters of its SPEC string.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    source: ClassVar[str]
+    where: ClassVar[str] = "before_projector"
+    scope: ClassVar[str] = "view"
+    dynamic_keep: ClassVar[bool] = True
+    text: ClassVar[bool] = False
+    has_scores: ClassVar[bool] = True
+    #: selection reads the tokens themselves, so they must all be there before it
+    reads_tokens: ClassVar[bool] = False
+    #: recycle is a plain gather, so dropped tokens need not be computed once the keep set is known
+    gathers: ClassVar[bool] = True
+    #: at K = N the output equals the unpruned one
+    identity_at_full: ClassVar[bool] = True
+
+    @property
+    def needs(self) -> tuple[Signal, ...]:
+        """Signals the family must serve."""
+        return ()
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Parameter name -> value."""
+        return dataclasses.asdict(self)
+
+    @property
+    def spec(self) -> str:
+        """The shortest SPEC string that parses to this method."""
+        given = [
+            f"{item.name}={getattr(self, item.name)}"
+            for item in dataclasses.fields(self)
+            if getattr(self, item.name) != item.default
+        ]
+        return self.name + (":" + ",".join(given) if given else "")
+
+    def valid_k(self, n: int) -> Sequence[int]:
+        """Counts the method can serve out of `n` tokens, ascending."""
+        return range(1, n + 1)
+
+    def check_k(self, k: int, n: int) -> None:
+        """Refuse a count the method cannot serve, naming the nearest one it can.
+
+        Raises:
+            PruningError: `k` is not in `valid_k(n)`.
+        """
+        valid = self.valid_k(n)
+        if k not in valid:
+            nearest = min(valid, key=lambda count: abs(count - k))
+            raise PruningError(f"{self.name} cannot keep {k} of {n} visual tokens; the nearest count it can is {nearest}")
+
+    def constants(self, n: int) -> dict[str, Tensor]:
+        """Index vectors and other constants for `n` tokens. They become buffers of the graph: an index vector made
+        inside a traced function may be folded to uint16, which TensorRT refuses."""
+        return {"iota": torch.arange(n, dtype=torch.int64)}
+
+    def signal(self, features: VisualFeatures) -> Tensor | None:
+        """Scores (B,N) float32, higher is kept; None for methods without scores."""
+        raise NotImplementedError
+
+    def select(self, scores: Tensor | None, keep_slots: Tensor, features: VisualFeatures) -> Tensor:
+        """Indices (B,K) int64 in raster order; K is the length of `keep_slots` (K,) float32."""
+        assert scores is not None
+        return raster_top_k(scores, keep_slots, features.constants["iota"], features.pad_mask)
+
+    def recycle(self, tokens: Tensor, keep_idx: Tensor) -> Tensor:
+        """(B,N,C) and (B,K) -> the tokens that go on, (B,K',C)."""
+        return gather_tokens(tokens, keep_idx)
