@@ -42,8 +42,8 @@ struct PreprocessSpec {
 // object.
 PreprocessSpec parse_preprocess(const nlohmann::json& preprocess);
 
-// Throws Error(EP_ERROR_IMAGE): no pixels, or more than kMaxImagePixels.
-void check_image_size(int64_t width, int64_t height);
+// `what` begins the message. Throws Error(EP_ERROR_IMAGE): no pixels, or more than kMaxImagePixels.
+void check_image_size(int64_t width, int64_t height, const std::string& what = "the image");
 
 // Copies a caller's frame. Throws Error: EP_ERROR_INVALID_ARGUMENT (null, stride, format), EP_ERROR_IMAGE (size).
 Rgb to_rgb(const ep_frame& frame);

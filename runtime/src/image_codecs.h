@@ -1,0 +1,22 @@
+// Decoders of one file format each, over a whole file in memory.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "image.h"
+
+namespace edgeprune {
+
+struct FileBytes {
+    const uint8_t* data;
+    size_t size;
+    const std::string& path;  // for messages
+};
+
+// Both throw Error as decode_image_file does.
+Rgb decode_jpeg(const FileBytes& file);
+Rgb decode_png(const FileBytes& file);
+
+}  // namespace edgeprune

@@ -1,0 +1,91 @@
+// Driven by tests/runtime/test_image.py. Standard input carries requests, one JSON object per line, each followed by
+// its "bytes" raw bytes; every answer is a JSON line followed by its "bytes" raw bytes.
+//
+//   {"op": "frame", "width", "height", "stride", "format", "bytes"}     -> RGB pixels
+//   {"op": "file", "path"}                                              -> RGB pixels
+//   {"op": "preprocess", "spec", "width", "height", "bytes", "repeat"}  -> RGB pixels, then float32 (3,H,W); "ms"
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "error.h"
+#include "image.h"
+
+namespace {
+
+using nlohmann::json;
+using namespace edgeprune;
+
+struct Reply {
+    json head;
+    std::string body;
+};
+
+std::string bytes_of(const Rgb& image) {
+    return {image.data.begin(), image.data.end()};
+}
+
+Reply pixels_reply(const Rgb& image) {
+    return {{{"width", image.width}, {"height", image.height}}, bytes_of(image)};
+}
+
+Reply frame(const json& request, const std::string& body) {
+    ep_frame frame{};
+    frame.struct_size = sizeof(frame);
+    frame.data = body.empty() ? nullptr : reinterpret_cast<const uint8_t*>(body.data());
+    frame.width_px = request["width"];
+    frame.height_px = request["height"];
+    frame.stride = request["stride"];
+    frame.format = request["format"];
+    return pixels_reply(to_rgb(frame));
+}
+
+Reply preprocess(const json& request, const std::string& body) {
+    const PreprocessSpec spec = parse_preprocess(request["spec"]);
+    const Rgb image{request["width"], request["height"], {body.begin(), body.end()}};
+    Rgb pixels;
+    double best_ms = 1e30;
+    for (int i = 0; i < request.value("repeat", 1); ++i) {
+        const auto start = std::chrono::steady_clock::now();
+        pixels = preprocess_bytes(image, spec);
+        const std::chrono::duration<double, std::milli> ms = std::chrono::steady_clock::now() - start;
+        best_ms = std::min(best_ms, ms.count());
+    }
+    std::vector<float> floats(pixels.data.size());
+    normalise(pixels, spec, floats.data());
+    Reply reply = pixels_reply(pixels);
+    reply.head["ms"] = best_ms;
+    reply.body.append(reinterpret_cast<const char*>(floats.data()), floats.size() * sizeof(float));
+    return reply;
+}
+
+Reply answer(const json& request, const std::string& body) {
+    try {
+        const std::string op = request["op"];
+        if (op == "frame") return frame(request, body);
+        if (op == "file") return pixels_reply(decode_image_file(request["path"]));
+        if (op == "preprocess") return preprocess(request, body);
+        return {{{"error", "unknown op " + op}, {"status", EP_ERROR_INTERNAL}}, ""};
+    } catch (const Error& error) {
+        return {{{"error", error.what()}, {"status", error.status()}}, ""};
+    }
+}
+
+}  // namespace
+
+int main() {
+    std::ios::sync_with_stdio(false);
+    for (std::string line; std::getline(std::cin, line);) {
+        const json request = json::parse(line);
+        std::string body(request.value("bytes", size_t{0}), '\0');
+        std::cin.read(body.data(), static_cast<std::streamsize>(body.size()));
+        Reply reply = answer(request, body);
+        reply.head["bytes"] = reply.body.size();
+        std::cout << reply.head.dump() << '\n' << reply.body << std::flush;
+    }
+    return 0;
+}
