@@ -73,7 +73,7 @@ class Bundle:
 def read_manifest(root: Path) -> Manifest:
     """The manifest of a bundle directory, checked for itself; the files are not looked at."""
     if not os.path.isdir(root):
-        problem = "not a directory" if os.path.lexists(root) else "not there"
+        problem = "not a directory" if os.path.lexists(root) else "not there or out of reach"
         raise BundleError(f"{root} is {problem}; name a bundle directory.")
     path = root / MANIFEST
     text = _read_text(path)
@@ -250,9 +250,14 @@ class BundleWriter:
 
     def _require_place(self) -> None:
         parent = self.final.parent
-        if not os.path.isdir(parent):
-            problem = "is not a directory" if os.path.lexists(parent) else "does not exist; create it first"
-            raise UserError(f"cannot write {self.final}: {parent} {problem}.")
+        try:
+            is_folder = stat.S_ISDIR(parent.stat().st_mode)
+        except FileNotFoundError:
+            raise UserError(f"cannot write {self.final}: {parent} does not exist; create it first.") from None
+        except OSError as error:
+            raise UserError(f"cannot write {self.final}: {error.strerror}.") from error
+        if not is_folder:
+            raise UserError(f"cannot write {self.final}: {parent} is not a directory.")
         if self.final.name in ("", ".", ".."):
             raise UserError(f"{self.final} is no name for a bundle; choose another output directory.")
         free = shutil.disk_usage(parent).free

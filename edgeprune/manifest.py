@@ -313,7 +313,7 @@ def _read(kind: Any, value: object, where: str) -> Any:
 def _read_dataclass(kind: type[_T], value: object, where: str) -> _T:
     _expect(isinstance(value, Mapping), where, "an object", value)
     given = dict(typing.cast("Mapping[str, object]", value))
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     read = {}
     for field in fields(typing.cast(Any, kind)):
         if field.name in given:
@@ -326,6 +326,11 @@ def _read_dataclass(kind: type[_T], value: object, where: str) -> _T:
         return kind(**read)
     except BundleError as error:
         raise BundleError(f"{where}: {error}" if where else str(error)) from None
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def _present(hint: Any, field: Any) -> Any:
