@@ -1,0 +1,61 @@
+#include "tokenizer_normalize.h"
+
+#include <algorithm>
+
+namespace edgeprune {
+namespace {
+
+// An empty text stays empty.
+NormalizedText prepend(const NormalizedText& text, const std::string& content) {
+    if (text.text.empty()) return text;
+    NormalizedText out;
+    out.append(content, text.origin.front(), false);
+    out.append_range(text, 0, text.text.size());
+    return out;
+}
+
+// Content takes its origin from the last byte it replaces, as in Hugging Face tokenizers; it is plain as soon as one of
+// the bytes is.
+NormalizedText replace(const NormalizedText& text, const std::string& pattern, const std::string& content) {
+    NormalizedText out;
+    size_t begin = 0;
+    for (size_t found; (found = text.text.find(pattern, begin)) != std::string::npos; begin = found + pattern.size()) {
+        out.append_range(text, begin, found);
+        const auto first = text.plain.begin() + static_cast<ptrdiff_t>(found);
+        const auto last = first + static_cast<ptrdiff_t>(pattern.size());
+        out.append(content, text.origin[found + pattern.size() - 1], std::find(first, last, true) != last);
+    }
+    out.append_range(text, begin, text.text.size());
+    return out;
+}
+
+}  // namespace
+
+void NormalizedText::append(std::string_view bytes, uint32_t bytes_origin, bool bytes_plain) {
+    text.append(bytes);
+    origin.resize(text.size(), bytes_origin);
+    plain.resize(text.size(), bytes_plain);
+}
+
+void NormalizedText::append_range(const NormalizedText& from, size_t begin, size_t end) {
+    const auto first = static_cast<ptrdiff_t>(begin);
+    const auto last = static_cast<ptrdiff_t>(end);
+    text.append(from.text, begin, end - begin);
+    origin.insert(origin.end(), from.origin.begin() + first, from.origin.begin() + last);
+    plain.insert(plain.end(), from.plain.begin() + first, from.plain.begin() + last);
+}
+
+void Normalizer::apply(NormalizedText& text) const {
+    for (const NormalizeStep& step : steps_)
+        text = step.kind == NormalizeStep::Kind::kPrepend ? prepend(text, step.content)
+                                                          : replace(text, step.pattern, step.content);
+}
+
+std::string Normalizer::apply(std::string_view text) const {
+    NormalizedText normalized;
+    normalized.append(text, 0, false);
+    apply(normalized);
+    return normalized.text;
+}
+
+}  // namespace edgeprune
