@@ -313,7 +313,7 @@ def _read(kind: Any, value: object, where: str) -> Any:
 def _read_dataclass(kind: type[_T], value: object, where: str) -> _T:
     _expect(isinstance(value, Mapping), where, "an object", value)
     given = dict(typing.cast("Mapping[str, object]", value))
-    hints = _hints(kind)
+    hints = _hints(typing.cast(Any, kind))
     read = {}
     for field in fields(typing.cast(Any, kind)):
         if field.name in given:

@@ -1,0 +1,185 @@
+"""The kept patches drawn over the picture: dropped ones dimmed, kept ones clear with a thin border, a legend below.
+
+Patches are mapped back through padding, resizing and cropping, so the borders lie where the model looked. Needs Pillow.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprune.errors import DependencyError, UserError
+from edgeprune.manifest import Preprocess
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+#: short and long side of a drawn picture, in pixels, as far as its shape allows both.
+LEAST_PX, MOST_PX = 336, 1600
+_DIM, _BORDER, _PAPER, _INK = 0.3, (255, 196, 0), (255, 255, 255), (20, 20, 20)
+_GAP_PX, _LINE_PX, _FONT_PX = 12, 22, 16
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One drawing: which patches of the grid a method kept.
+
+    Args:
+        method: name of the pruning method.
+        keep: the keep ratio asked for.
+        kept: K, tokens kept.
+        keep_idx: (K,) places in the grid in raster order; -1 stands for no single patch.
+        grid: (rows, columns); their product is N.
+        reason: why nothing was dropped, "" when something was.
+    """
+
+    method: str
+    keep: float
+    kept: int
+    keep_idx: tuple[int, ...]
+    grid: tuple[int, int]
+    reason: str = ""
+
+    @property
+    def legend(self) -> tuple[str, str]:
+        """Two lines: the count, and what was asked for."""
+        visual_tokens = self.grid[0] * self.grid[1]
+        merged = sum(index < 0 for index in self.keep_idx)
+        count = f"K/N = {self.kept}/{visual_tokens}" + (f", {merged} merged" if merged else "")
+        asked = f"{self.method}, keep {self.keep:g}"
+        return count, f"{asked} ({self.reason})" if self.reason else asked
+
+
+def draw(image_file: str | Path, panels: Sequence[Panel], preprocess: Preprocess, size_px: tuple[int, int]) -> Image:
+    """Draws the panels side by side over a picture.
+
+    Args:
+        image_file: the picture that was asked about.
+        panels: at least one.
+        preprocess: the bundle's preprocessing.
+        size_px: (width, height) of the picture as the runtime read it.
+
+    Raises:
+        DependencyError: Pillow is missing.
+        UserError: the picture cannot be read, or is not the one that the runtime saw.
+    """
+    picture = _read_picture(image_file, size_px)
+    scale = max(LEAST_PX / min(picture.size), 1.0)
+    scale = min(scale, MOST_PX / max(picture.size))
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    scaled = picture.resize((width, height))
+    column = max(width, *(_text_width(line) for panel in panels for line in panel.legend))
+    total = len(panels) * (column + _GAP_PX) - _GAP_PX
+    sheet = _pillow("Image").new("RGB", (total, height + 2 * _LINE_PX + _GAP_PX), _PAPER)
+    for place, panel in enumerate(panels):
+        boxes = cell_boxes(preprocess, panel.grid, size_px) * scale
+        left = place * (column + _GAP_PX)
+        sheet.paste(_draw_panel(scaled, panel, boxes), (left, 0))
+        _write_legend(sheet, panel, (left, height + _GAP_PX // 2))
+    drawn: Image = sheet
+    return drawn
+
+
+def cell_boxes(
+    preprocess: Preprocess, grid: tuple[int, int], size_px: tuple[int, int]
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """(N,4) boxes left, top, right, bottom of the grid's cells in pixels of the original picture, in raster order.
+
+    Cells over padding, or over the zeros of a crop that is larger than the picture, lie partly or wholly outside it.
+    """
+    (left, top), scale, view = _view(preprocess, size_px)
+    rows, columns = grid
+    x = (np.arange(columns + 1) * view[0] / columns) * scale[0] + left
+    y = (np.arange(rows + 1) * view[1] / rows) * scale[1] + top
+    boxes = np.empty((rows, columns, 4))
+    boxes[..., 0], boxes[..., 2] = x[:-1], x[1:]
+    boxes[..., 1], boxes[..., 3] = y[:-1, None], y[1:, None]
+    return boxes.reshape(-1, 4)
+
+
+def _view(
+    preprocess: Preprocess, size_px: tuple[int, int]
+) -> tuple[tuple[float, float], tuple[float, float], tuple[int, int]]:
+    """Corner of the model's view in the picture, picture pixels per view pixel, and the view's (width, height)."""
+    width, height = size_px
+    pad_x = pad_y = 0
+    if preprocess.pad_square is not None:
+        side = max(width, height)
+        pad_x, pad_y = (side - width) // 2, (side - height) // 2
+        width = height = side
+    new_width, new_height = _resized(preprocess, width, height)
+    view_height, view_width = preprocess.center_crop_px or (new_height, new_width)
+    scale = width / new_width, height / new_height
+    corner = (new_width - view_width) // 2, (new_height - view_height) // 2
+    return (corner[0] * scale[0] - pad_x, corner[1] * scale[1] - pad_y), scale, (view_width, view_height)
+
+
+def _resized(preprocess: Preprocess, width: int, height: int) -> tuple[int, int]:
+    """(width, height) after the resize step."""
+    sizes = preprocess.resize.size_px
+    if preprocess.resize.mode == "exact":
+        return sizes[1], sizes[0]
+    short, long = min(width, height), max(width, height)
+    long_px = int(sizes[0] * long / short)
+    return (sizes[0], long_px) if width <= height else (long_px, sizes[0])
+
+
+def _draw_panel(picture: Image, panel: Panel, boxes: np.ndarray[Any, np.dtype[np.float64]]) -> Image:
+    image, image_draw = _pillow("Image"), _pillow("ImageDraw")
+    kept = [tuple(round(edge) for edge in boxes[index]) for index in panel.keep_idx if index >= 0]
+    mask = image.new("L", picture.size, 0)
+    for box in kept:
+        image_draw.Draw(mask).rectangle(_inside(box), fill=255)
+    grey = picture.convert("L").convert("RGB").point(lambda level: int(level * _DIM))
+    drawn: Image = image.composite(picture, grey, mask)
+    pen = image_draw.Draw(drawn)
+    for box in kept:
+        pen.rectangle(_inside(box), outline=_BORDER)
+    return drawn
+
+
+def _inside(box: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """A box with its last row and column included, as Pillow draws it; never inverted."""
+    left, top, right, bottom = box
+    return left, top, max(left, right - 1), max(top, bottom - 1)
+
+
+def _write_legend(sheet: Image, panel: Panel, corner: tuple[int, int]) -> None:
+    pen, font = _pillow("ImageDraw").Draw(sheet), _font()
+    for place, line in enumerate(panel.legend):
+        pen.text((corner[0] + 2, corner[1] + place * _LINE_PX), line, fill=_INK, font=font)
+
+
+def _text_width(text: str) -> int:
+    return int(_font().getlength(text)) + 4
+
+
+def _font() -> Any:
+    return _pillow("ImageFont").load_default(_FONT_PX)
+
+
+def _read_picture(image_file: str | Path, size_px: tuple[int, int]) -> Image:
+    image = _pillow("Image")
+    try:
+        with warnings.catch_warnings(), image.open(image_file) as opened:
+            # The runtime has read the picture already and has its own limit.
+            warnings.simplefilter("ignore", image.DecompressionBombWarning)
+            picture: Image = opened.convert("RGB")
+    except (OSError, ValueError, SyntaxError, image.DecompressionBombError) as error:
+        raise UserError(f"cannot draw over {image_file}: {error}.") from error
+    if picture.size != size_px:
+        raise UserError(f"{image_file} changed while it was asked about; try again.")
+    return picture
+
+
+def _pillow(module: str) -> Any:
+    try:
+        return importlib.import_module(f"PIL.{module}")
+    except ModuleNotFoundError as error:
+        raise DependencyError("drawing needs Pillow, which is not installed: run `pip install pillow`.") from error

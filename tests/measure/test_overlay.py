@@ -1,0 +1,128 @@
+"""The drawn patches lie where the model looked."""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from edgeprune.errors import UserError
+from edgeprune.manifest import Padding, Preprocess, Resize
+from edgeprune.measure.overlay import Panel, cell_boxes, draw
+
+GRID = (8, 8)
+VIEW_PX = 64
+
+
+def preprocessing(mode: str) -> Preprocess:
+    pad = Padding((0.0, 0.0, 0.0)) if mode == "pad" else None
+    exact = Resize("exact", (VIEW_PX, VIEW_PX), "bicubic")
+    shortest = Resize("shortest_edge", (VIEW_PX,), "bicubic")
+    ones = (1.0, 1.0, 1.0)
+    crop = None if mode == "exact" else (VIEW_PX, VIEW_PX)
+    return Preprocess("square", pad, exact if mode == "exact" else shortest, crop, 1.0, ones, ones, False)
+
+
+def seen_by_the_model(picture: Image.Image, mode: str) -> Image.Image:
+    """The view as Pillow makes it, step by step."""
+    if mode == "pad":
+        side = max(picture.size)
+        square = Image.new("RGB", (side, side))
+        square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+        picture = square
+    if mode == "exact":
+        return picture.resize((VIEW_PX, VIEW_PX), Image.Resampling.BICUBIC)
+    scale = VIEW_PX / min(picture.size)
+    picture = picture.resize((int(picture.width * scale), int(picture.height * scale)), Image.Resampling.BICUBIC)
+    return ImageOps.fit(picture, (VIEW_PX, VIEW_PX))
+
+
+def ramp(width: int, height: int) -> Image.Image:
+    """Red grows from 20 to 220 to the right, green downwards, blue is 200: colours are coordinates."""
+    x, y = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
+    levels = np.stack([20 + 200 * x, 20 + 200 * y, np.full_like(x, 200)], axis=-1)
+    return Image.fromarray(levels.round().astype(np.uint8))
+
+
+@pytest.mark.parametrize("mode", ["exact", "crop", "pad"])
+@pytest.mark.parametrize("size", [(400, 300), (300, 400), (250, 250), (900, 400), (40, 50)])
+def test_boxes_are_where_each_patch_came_from(mode: str, size: tuple[int, int]) -> None:
+    view = np.asarray(seen_by_the_model(ramp(*size), mode), dtype=np.float64)
+    patches = view.reshape(8, 8, 8, 8, 3).mean(axis=(1, 3)).reshape(-1, 3)
+    boxes = cell_boxes(preprocessing(mode), GRID, size)
+    whole = (boxes[:, 0] >= 0) & (boxes[:, 1] >= 0) & (boxes[:, 2] <= size[0]) & (boxes[:, 3] <= size[1])
+    assert whole.sum() >= 8
+    from_colour = (patches[:, :2] - 20) / 200 * np.array(size)
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    cell_px = boxes[0, 2:] - boxes[0, :2]
+    inner = whole & (np.abs(patches[:, 2] - 200) < 1)  # bicubic rings next to padding
+    assert np.abs(from_colour - centres)[inner].max() < 0.15 * cell_px.max()
+
+
+def test_cells_over_padding_lie_outside_the_picture() -> None:
+    boxes = cell_boxes(preprocessing("pad"), GRID, (400, 200)).reshape(8, 8, 4)
+    assert (boxes[:2, :, 3] <= 0).all()
+    assert (boxes[2:6, :, 1] >= 0).all()
+    assert (boxes[6:, :, 1] >= 200).all()
+    assert boxes[0, 0, 0] == 0
+    assert boxes[-1, -1, 2] == 400
+
+
+def test_kept_patches_stay_clear_and_the_others_are_dimmed(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "picture.png"
+    ramp(400, 400).save(file)
+    panels = [Panel("fastervlm", 0.05, 3, (9, 63, -1), GRID), Panel("none", 1.0, 64, tuple(range(64)), GRID, "K = N")]
+    sheet = draw(file, panels, preprocessing("crop"), (400, 400))
+    pixels = np.asarray(sheet)[:400].astype(int)
+    original = np.asarray(ramp(400, 400)).astype(int)
+    centres = [(50 * (cell // 8) + 25, 50 * (cell % 8) + 25) for cell in range(64)]
+    clear = [cell for cell, (y, x) in enumerate(centres) if (pixels[y, x] == original[y, x]).all()]
+    assert clear == [9, 63]
+    y, x = centres[0]
+    assert pixels[y, x].max() < 0.5 * original[y, x].max()
+    assert tuple(pixels[50, 50]) == (255, 196, 0)
+    second = pixels[:, 412:812]
+    assert all((second[y, x] == original[y, x]).all() for y, x in centres)
+    assert (np.asarray(sheet)[405:, :400] < 100).any()
+
+
+def test_the_legend_says_how_many_and_why() -> None:
+    assert Panel("fastervlm", 0.05, 3, (9, 63, -1), GRID).legend == ("K/N = 3/64, 1 merged", "fastervlm, keep 0.05")
+    assert Panel("none", 1.0, 64, (), GRID, "K = N").legend == ("K/N = 64/64", "none, keep 1 (K = N)")
+
+
+@pytest.mark.parametrize(
+    ("size", "drawn"), [((20, 10), (672, 336)), ((4000, 3000), (1600, 1200)), ((5000, 2), (1600, 1))]
+)
+def test_small_pictures_are_enlarged_and_large_ones_shrunk(tmp_path, size, drawn) -> None:
+    file = tmp_path / "picture.png"
+    Image.new("RGB", size).save(file)
+    sheet = draw(file, [Panel("none", 1.0, 64, tuple(range(64)), GRID)], preprocessing("pad"), size)
+    assert sheet.width == drawn[0]
+    assert sheet.height == drawn[1] + 56
+
+
+def test_another_picture_or_none_is_refused(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "picture.png"
+    Image.new("RGB", (20, 10)).save(file)
+    with pytest.raises(UserError, match="changed while it was asked about"):
+        draw(file, [Panel("none", 1.0, 64, (), GRID)], preprocessing("pad"), (10, 20))
+    file.write_bytes(b"no picture")
+    with pytest.raises(UserError, match="cannot draw over"):
+        draw(file, [Panel("none", 1.0, 64, (), GRID)], preprocessing("pad"), (20, 10))
+
+
+def test_without_pillow_the_remedy_is_named() -> None:
+    code = (
+        "import sys; sys.modules['PIL'] = None\n"
+        "from edgeprune.errors import DependencyError\n"
+        "from edgeprune.measure.overlay import draw\n"
+        "try:\n    draw('x.png', [], None, (1, 1))\n"
+        "except DependencyError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "pip install pillow" in done.stdout
