@@ -1,0 +1,99 @@
+"""List what can be asked for: pruning methods, models or targets.
+
+Methods are read from the source of their modules, so that the list is the same where torch is not installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from edgeprune.cli.arguments import add_json
+from edgeprune.cli.output import table, write_json
+from edgeprune.errors import UserError
+
+#: what a bundle can run on today.
+TARGETS = [{"name": "cpu", "precisions": ["fp32"], "summary": "the bundle's own graphs, by onnxruntime on any CPU"}]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=["methods", "models", "targets"], help="what to list")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    entries = {"methods": methods, "models": models, "targets": targets}[args.what]()
+    if args.json is not None:
+        write_json(entries, args.json)
+    if args.json != "-":
+        print(_text(entries))
+    return 0
+
+
+def methods() -> list[dict[str, Any]]:
+    """Name, summary, source, place and parameters {name: default} of every pruning method."""
+    from edgeprune.pruning import registry
+
+    return [method_entry(name, registry.METHODS[name]) for name in registry.method_names()]
+
+
+def method_entry(name: str, place: str) -> dict[str, Any]:
+    """What the class `module:class` states about itself, read from its syntax tree."""
+    module, _, class_name = place.partition(":")
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise UserError(f"the module of the method {name} is missing: install edgeprune again.")
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    body = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == class_name).body
+    fields = [node for node in body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)]
+    constants = {_target(node): _literal(node) for node in fields if _is_class_variable(node)}
+    parameters = {_target(node): _literal(node) for node in fields if not _is_class_variable(node)}
+    return {
+        "name": name,
+        "summary": constants.get("summary", ""),
+        "source": constants.get("source", ""),
+        "parameters": parameters,
+    }
+
+
+def models() -> list[dict[str, Any]]:
+    """Name, summary and source of every alias that `export --model` takes."""
+    from edgeprune.export import aliases
+
+    return [
+        {"name": alias.name, "summary": alias.summary, "source": alias.source} for alias in aliases.ALIASES.values()
+    ]
+
+
+def targets() -> list[dict[str, Any]]:
+    """Name and precisions of every target that works today."""
+    return [dict(target) for target in TARGETS]
+
+
+def _text(entries: list[dict[str, Any]]) -> str:
+    columns = [key for key in entries[0] if key != "parameters"]
+    rows = [columns] + [[_cell(entry[key]) for key in columns] for entry in entries]
+    if "parameters" in entries[0]:
+        rows[0] = [*columns, "parameters"]
+        for row, entry in zip(rows[1:], entries, strict=True):
+            row.append(", ".join(f"{key}={value}" for key, value in entry["parameters"].items()) or "-")
+    return table(rows)
+
+
+def _cell(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, list) else str(value)
+
+
+def _is_class_variable(node: ast.AnnAssign) -> bool:
+    return "ClassVar" in ast.unparse(node.annotation)
+
+
+def _target(node: ast.AnnAssign) -> str:
+    return ast.unparse(node.target)
+
+
+def _literal(node: ast.AnnAssign) -> Any:
+    return None if node.value is None else ast.literal_eval(node.value)

@@ -1,0 +1,116 @@
+"""Ask a bundle about pictures, and print the answer, the kept tokens and the stage times.
+
+Needs the native library and an onnxruntime library, but neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprune.cli.arguments import add_json, add_no_verify, keep, positive, question, value
+from edgeprune.cli.output import write_json
+
+if TYPE_CHECKING:
+    from edgeprune.runtime.session import Answer, KeptTokens, Model
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("bundle", type=Path, metavar="BUNDLE")
+    add("--image", nargs="+", action="extend", default=[], metavar="F", help="JPEG or PNG files, in the prompt's order")
+    add("--prompt", required=True, type=value(question), metavar="Q", help="the question")
+    add("--keep", type=value(keep), metavar="R", help="keep ratio K/N (the bundle's default)")
+    add("--prune", metavar="NAME", help="pruning method, one of the bundle's (its default)")
+    add("--variant", metavar="V", help="a built variant (the bundle's own graphs)")
+    add("--max-new-tokens", type=value(positive), default=128, metavar="N", help="most tokens to generate (128)")
+    add_no_verify(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from edgeprune.runtime.session import Model
+
+    verify = "sizes" if args.no_verify else "full"
+    with Model.open(args.bundle, variant=args.variant, verify=verify) as model:
+        report = ask(model, args, stream=args.json != "-")
+    if args.json is not None:
+        write_json(report, args.json)
+    if args.json != "-":
+        print(summary(report))
+    return 0
+
+
+def ask(model: Model, args: argparse.Namespace, *, stream: bool) -> dict[str, Any]:
+    """Encodes the pictures, answers the question, and returns what `--json` writes."""
+    with model.session() as session:
+        images = [session.add_image(file, keep=args.keep, method=args.prune) for file in args.image]
+        on_text = _write if stream else None
+        answer = session.generate(args.prompt, max_new_tokens=args.max_new_tokens, on_text=on_text)
+        if stream:
+            print()
+        kept = [session.kept_tokens(image) for image in images]
+    return report_of(model.describe(), answer, list(zip(args.image, kept, strict=True)))
+
+
+def report_of(facts: dict[str, Any], answer: Answer, kept: list[tuple[str, KeptTokens]]) -> dict[str, Any]:
+    """The object of `run --json`; counts come from the shapes of executed tensors.
+
+    With several pictures the counts are sums, `keep_idx` holds one picture's after the other's, and `applied` means
+    that every picture lost tokens.
+    """
+    images = [image_report(file, tokens) for file, tokens in kept]
+    reasons = [entry["reason"] for entry in images if entry["reason"]] or ([] if images else ["no picture was given"])
+    return {
+        "text": answer.text,
+        "finish_reason": answer.finish_reason,
+        "method": images[0]["method"] if images else None,
+        "keep": images[0]["keep"] if images else None,
+        "kept_tokens": sum(entry["kept_tokens"] for entry in images),
+        "visual_tokens": sum(entry["visual_tokens"] for entry in images),
+        "keep_idx": [index for entry in images for index in entry["keep_idx"]],
+        "applied": bool(images) and all(entry["applied"] for entry in images),
+        "reason": "; ".join(dict.fromkeys(reasons)),
+        "prompt_tokens": answer.prompt_tokens,
+        "kv_tokens": answer.kv_tokens,
+        "images": images,
+        "timings_ms": answer.timings.to_dict(),
+        "provider": facts["provider"],
+        "variant": facts["variant"],
+    }
+
+
+def image_report(file: str, tokens: KeptTokens) -> dict[str, Any]:
+    """One picture of `run --json`."""
+    return {
+        "file": file,
+        "width": tokens.width_px,
+        "height": tokens.height_px,
+        "method": tokens.method,
+        "keep": tokens.keep,
+        "kept_tokens": tokens.kept,
+        "visual_tokens": tokens.visual_tokens,
+        "keep_idx": [int(index) for index in tokens.keep_idx],
+        "applied": tokens.applied,
+        "reason": tokens.reason,
+    }
+
+
+def summary(report: dict[str, Any]) -> str:
+    """A line per picture and one of stage times."""
+    lines = []
+    for entry in report["images"]:
+        state = "applied" if entry["applied"] else f"not applied: {entry['reason']}"
+        count = f"K/N = {entry['kept_tokens']}/{entry['visual_tokens']} visual tokens kept"
+        lines.append(f"{entry['file']}: {count}, {entry['method']}, keep {entry['keep']:g}, {state}")
+    times = report["timings_ms"]
+    stages = [f"{name.removesuffix('_ms')} {time:.1f} ms" for name, time in times.items() if time is not None]
+    lines += [f"prompt tokens {report['prompt_tokens']}, kv tokens {report['kv_tokens']}, {report['finish_reason']}"]
+    return "\n".join([*lines, ", ".join(stages)])
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
