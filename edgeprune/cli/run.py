@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
 def ask(model: Model, args: argparse.Namespace, *, stream: bool) -> dict[str, Any]:
     """Encodes the pictures, answers the question, and returns what `--json` writes."""
-    with model.session() as session:
+    with model.new_session() as session:
         images = [session.add_image(file, keep=args.keep, method=args.prune) for file in args.image]
         on_text = _write if stream else None
         answer = session.generate(args.prompt, max_new_tokens=args.max_new_tokens, on_text=on_text)

@@ -13,8 +13,7 @@ from edgeprune.cli.arguments import add_no_verify, keep, names, value
 from edgeprune.errors import UserError
 
 if TYPE_CHECKING:
-    from edgeprune.measure.overlay import Panel
-    from edgeprune.runtime.session import Model
+    from edgeprune.runtime.session import KeptTokens, Model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,35 +27,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from edgeprune.bundle import read_manifest
-    from edgeprune.measure.overlay import draw
-    from edgeprune.runtime.session import Model
-
     if args.output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UserError(f"{args.output} must end in .png or .jpg.")
+
+    from edgeprune.bundle import read_manifest
+    from edgeprune.measure.overlay import draw_overlay, legend
+    from edgeprune.runtime.session import Model
+
     with Model.open(args.bundle, verify="sizes" if args.no_verify else "full") as model:
-        panels, size_px = kept_panels(model, args)
-    drawn = draw(args.image, panels, read_manifest(args.bundle).preprocess, size_px)
+        kept = [_kept(model, args, method) for method in args.prune]
+    drawn = draw_overlay(args.image, kept, read_manifest(args.bundle).preprocess)
     try:
         drawn.save(args.output)
     except OSError as error:
         raise UserError(f"cannot write {args.output}: {error.strerror or error}.") from error
-    for panel in panels:
-        print(", ".join(panel.legend))
+    for tokens in kept:
+        print(", ".join(legend(tokens)))
     print(f"wrote {args.output}")
     return 0
 
 
-def kept_panels(model: Model, args: argparse.Namespace) -> tuple[list[Panel], tuple[int, int]]:
-    """One panel per method, and the picture's (width, height) as the runtime read it."""
-    from edgeprune.measure.overlay import Panel
-
-    panels, size_px = [], (0, 0)
-    for method in args.prune:
-        with model.session() as session:
-            tokens = session.kept_tokens(session.add_image(args.image, keep=args.keep, method=method))
-        grid = (tokens.grid_rows, tokens.grid_cols)
-        keep_idx = tuple(int(index) for index in tokens.keep_idx)
-        panels.append(Panel(tokens.method, tokens.keep, tokens.kept, keep_idx, grid, tokens.reason))
-        size_px = (tokens.width_px, tokens.height_px)
-    return panels, size_px
+def _kept(model: Model, args: argparse.Namespace, method: str | None) -> KeptTokens:
+    with model.new_session() as session:
+        return session.kept_tokens(session.add_image(args.image, keep=args.keep, method=method))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,70 +19,50 @@ from edgeprune.manifest import Preprocess
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from edgeprune.runtime.answers import KeptTokens
+
 #: short and long side of a drawn picture, in pixels, as far as its shape allows both.
 LEAST_PX, MOST_PX = 336, 1600
 _DIM, _BORDER, _PAPER, _INK = 0.3, (255, 196, 0), (255, 255, 255), (20, 20, 20)
 _GAP_PX, _LINE_PX, _FONT_PX = 12, 22, 16
 
 
-@dataclass(frozen=True)
-class Panel:
-    """One drawing: which patches of the grid a method kept.
-
-    Args:
-        method: name of the pruning method.
-        keep: the keep ratio asked for.
-        kept: K, tokens kept.
-        keep_idx: (K,) places in the grid in raster order; -1 stands for no single patch.
-        grid: (rows, columns); their product is N.
-        reason: why nothing was dropped, "" when something was.
-    """
-
-    method: str
-    keep: float
-    kept: int
-    keep_idx: tuple[int, ...]
-    grid: tuple[int, int]
-    reason: str = ""
-
-    @property
-    def legend(self) -> tuple[str, str]:
-        """Two lines: the count, and what was asked for."""
-        visual_tokens = self.grid[0] * self.grid[1]
-        merged = sum(index < 0 for index in self.keep_idx)
-        count = f"K/N = {self.kept}/{visual_tokens}" + (f", {merged} merged" if merged else "")
-        asked = f"{self.method}, keep {self.keep:g}"
-        return count, f"{asked} ({self.reason})" if self.reason else asked
-
-
-def draw(image_file: str | Path, panels: Sequence[Panel], preprocess: Preprocess, size_px: tuple[int, int]) -> Image:
-    """Draws the panels side by side over a picture.
+def draw_overlay(image_file: str | Path, kept: Sequence[KeptTokens], preprocess: Preprocess) -> Image:
+    """Draws what was kept of one picture, one panel per entry of `kept`, side by side.
 
     Args:
         image_file: the picture that was asked about.
-        panels: at least one.
+        kept: at least one, each of this picture, for example by different methods.
         preprocess: the bundle's preprocessing.
-        size_px: (width, height) of the picture as the runtime read it.
 
     Raises:
         DependencyError: Pillow is missing.
         UserError: the picture cannot be read, or is not the one that the runtime saw.
     """
+    size_px = kept[0].width_px, kept[0].height_px
     picture = _read_picture(image_file, size_px)
     scale = max(LEAST_PX / min(picture.size), 1.0)
     scale = min(scale, MOST_PX / max(picture.size))
     width, height = (max(1, round(side * scale)) for side in picture.size)
     scaled = picture.resize((width, height))
-    column = max(width, *(_text_width(line) for panel in panels for line in panel.legend))
-    total = len(panels) * (column + _GAP_PX) - _GAP_PX
+    column = max(width, *(_text_width(line) for tokens in kept for line in legend(tokens)))
+    total = len(kept) * (column + _GAP_PX) - _GAP_PX
     sheet = _pillow("Image").new("RGB", (total, height + 2 * _LINE_PX + _GAP_PX), _PAPER)
-    for place, panel in enumerate(panels):
-        boxes = cell_boxes(preprocess, panel.grid, size_px) * scale
+    for place, tokens in enumerate(kept):
+        boxes = cell_boxes(preprocess, (tokens.grid_rows, tokens.grid_cols), size_px) * scale
         left = place * (column + _GAP_PX)
-        sheet.paste(_draw_panel(scaled, panel, boxes), (left, 0))
-        _write_legend(sheet, panel, (left, height + _GAP_PX // 2))
+        sheet.paste(_draw_panel(scaled, tokens, boxes), (left, 0))
+        _write_legend(sheet, tokens, (left, height + _GAP_PX // 2))
     drawn: Image = sheet
     return drawn
+
+
+def legend(tokens: KeptTokens) -> tuple[str, str]:
+    """Two lines: how many of how many, and what was asked for."""
+    merged = sum(index < 0 for index in tokens.keep_idx)
+    count = f"K/N = {tokens.kept}/{tokens.visual_tokens}" + (f", {merged} merged" if merged else "")
+    asked = f"{tokens.method}, keep {tokens.keep:g}"
+    return count, asked if tokens.applied else f"{asked} ({tokens.reason})"
 
 
 def cell_boxes(
@@ -130,9 +109,9 @@ def _resized(preprocess: Preprocess, width: int, height: int) -> tuple[int, int]
     return (sizes[0], long_px) if width <= height else (long_px, sizes[0])
 
 
-def _draw_panel(picture: Image, panel: Panel, boxes: np.ndarray[Any, np.dtype[np.float64]]) -> Image:
+def _draw_panel(picture: Image, tokens: KeptTokens, boxes: np.ndarray[Any, np.dtype[np.float64]]) -> Image:
     image, image_draw = _pillow("Image"), _pillow("ImageDraw")
-    kept = [tuple(round(edge) for edge in boxes[index]) for index in panel.keep_idx if index >= 0]
+    kept = [tuple(round(edge) for edge in boxes[index]) for index in tokens.keep_idx if index >= 0]
     mask = image.new("L", picture.size, 0)
     for box in kept:
         image_draw.Draw(mask).rectangle(_inside(box), fill=255)
@@ -150,9 +129,9 @@ def _inside(box: tuple[int, ...]) -> tuple[int, int, int, int]:
     return left, top, max(left, right - 1), max(top, bottom - 1)
 
 
-def _write_legend(sheet: Image, panel: Panel, corner: tuple[int, int]) -> None:
+def _write_legend(sheet: Image, tokens: KeptTokens, corner: tuple[int, int]) -> None:
     pen, font = _pillow("ImageDraw").Draw(sheet), _font()
-    for place, line in enumerate(panel.legend):
+    for place, line in enumerate(legend(tokens)):
         pen.text((corner[0] + 2, corner[1] + place * _LINE_PX), line, fill=_INK, font=font)
 
 

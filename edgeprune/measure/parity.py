@@ -53,7 +53,7 @@ def _replay_method(model: Model, method: str, inputs: Arrays, outputs: Arrays, p
     def golden(name: str) -> np.ndarray[Any, Any]:
         return outputs[f"{name}/{method}"]
 
-    with model.session() as session:
+    with model.new_session() as session:
         image = session.add_image(inputs["image_rgb"], keep=float(inputs["keep"]), method=method)
         kept = session.kept_tokens(image)
         yield _equal("vision", f"keep_idx/{method}", np.array(kept.keep_idx), golden("keep_idx"))

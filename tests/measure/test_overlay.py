@@ -12,10 +12,22 @@ from PIL import Image, ImageOps
 
 from edgeprune.errors import UserError
 from edgeprune.manifest import Padding, Preprocess, Resize
-from edgeprune.measure.overlay import Panel, cell_boxes, draw
+from edgeprune.measure.overlay import cell_boxes, draw_overlay, legend
+from edgeprune.runtime.answers import KeptTokens
 
 GRID = (8, 8)
 VIEW_PX = 64
+
+
+def kept_by(method: str, keep: float, keep_idx: list[int], size: tuple[int, int], reason: str = "") -> KeptTokens:
+    return KeptTokens(
+        image=0, kept=len(keep_idx), visual_tokens=64, keep_idx=np.array(keep_idx), scores=None, grid_rows=8,
+        grid_cols=8, width_px=size[0], height_px=size[1], applied=not reason, reason=reason, method=method, keep=keep,
+    )  # fmt: skip
+
+
+def everything(size: tuple[int, int]) -> KeptTokens:
+    return kept_by("none", 1.0, list(range(64)), size, "K = N")
 
 
 def preprocessing(mode: str) -> Preprocess:
@@ -75,8 +87,8 @@ def test_cells_over_padding_lie_outside_the_picture() -> None:
 def test_kept_patches_stay_clear_and_the_others_are_dimmed(tmp_path: pathlib.Path) -> None:
     file = tmp_path / "picture.png"
     ramp(400, 400).save(file)
-    panels = [Panel("fastervlm", 0.05, 3, (9, 63, -1), GRID), Panel("none", 1.0, 64, tuple(range(64)), GRID, "K = N")]
-    sheet = draw(file, panels, preprocessing("crop"), (400, 400))
+    kept = [kept_by("fastervlm", 0.05, [9, 63, -1], (400, 400)), everything((400, 400))]
+    sheet = draw_overlay(file, kept, preprocessing("crop"))
     pixels = np.asarray(sheet)[:400].astype(int)
     original = np.asarray(ramp(400, 400)).astype(int)
     centres = [(50 * (cell // 8) + 25, 50 * (cell % 8) + 25) for cell in range(64)]
@@ -91,8 +103,9 @@ def test_kept_patches_stay_clear_and_the_others_are_dimmed(tmp_path: pathlib.Pat
 
 
 def test_the_legend_says_how_many_and_why() -> None:
-    assert Panel("fastervlm", 0.05, 3, (9, 63, -1), GRID).legend == ("K/N = 3/64, 1 merged", "fastervlm, keep 0.05")
-    assert Panel("none", 1.0, 64, (), GRID, "K = N").legend == ("K/N = 64/64", "none, keep 1 (K = N)")
+    some = kept_by("fastervlm", 0.05, [9, 63, -1], (1, 1))
+    assert legend(some) == ("K/N = 3/64, 1 merged", "fastervlm, keep 0.05")
+    assert legend(everything((1, 1))) == ("K/N = 64/64", "none, keep 1 (K = N)")
 
 
 @pytest.mark.parametrize(
@@ -101,7 +114,7 @@ def test_the_legend_says_how_many_and_why() -> None:
 def test_small_pictures_are_enlarged_and_large_ones_shrunk(tmp_path, size, drawn) -> None:
     file = tmp_path / "picture.png"
     Image.new("RGB", size).save(file)
-    sheet = draw(file, [Panel("none", 1.0, 64, tuple(range(64)), GRID)], preprocessing("pad"), size)
+    sheet = draw_overlay(file, [everything(size)], preprocessing("pad"))
     assert sheet.width == drawn[0]
     assert sheet.height == drawn[1] + 56
 
@@ -110,18 +123,20 @@ def test_another_picture_or_none_is_refused(tmp_path: pathlib.Path) -> None:
     file = tmp_path / "picture.png"
     Image.new("RGB", (20, 10)).save(file)
     with pytest.raises(UserError, match="changed while it was asked about"):
-        draw(file, [Panel("none", 1.0, 64, (), GRID)], preprocessing("pad"), (10, 20))
+        draw_overlay(file, [everything((10, 20))], preprocessing("pad"))
     file.write_bytes(b"no picture")
     with pytest.raises(UserError, match="cannot draw over"):
-        draw(file, [Panel("none", 1.0, 64, (), GRID)], preprocessing("pad"), (20, 10))
+        draw_overlay(file, [everything((20, 10))], preprocessing("pad"))
 
 
 def test_without_pillow_the_remedy_is_named() -> None:
     code = (
-        "import sys; sys.modules['PIL'] = None\n"
+        "import sys\n"
         "from edgeprune.errors import DependencyError\n"
-        "from edgeprune.measure.overlay import draw\n"
-        "try:\n    draw('x.png', [], None, (1, 1))\n"
+        "from edgeprune.measure.overlay import draw_overlay\n"
+        "from tests.measure.test_overlay import everything\n"
+        "sys.modules.update({name: None for name in sys.modules if name.startswith('PIL')})\n"
+        "try:\n    draw_overlay('x.png', [everything((1, 1))], None)\n"
         "except DependencyError as error:\n    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,0 +1,51 @@
+"""Runs the command line from outside, as a user does, and states what its contract says about errors."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+REPO = pathlib.Path(__file__).resolve().parents[2]
+COMMAND = (sys.executable, "-c", "from edgeprune.cli.main import entry; entry()")
+Done = subprocess.CompletedProcess[str]
+
+
+def environment(**changes: str | None) -> dict[str, str]:
+    """This process's environment with the repository importable; None removes a variable."""
+    merged: dict[str, str | None] = {**os.environ, "PYTHONPATH": str(REPO), "PYTHONDONTWRITEBYTECODE": "1", **changes}
+    return {name: text for name, text in merged.items() if text is not None}
+
+
+def edgeprune(*argv: object, prefix: tuple[str, ...] = (), env: dict[str, str] | None = None, **settings: Any) -> Done:
+    """`edgeprune ARGV...` in a process of its own; `prefix` is put in front, e.g. ("unshare", "-n")."""
+    command = [*prefix, *COMMAND, *map(str, argv)]
+    settings = {"cwd": "/", "timeout": 300, "capture_output": True, "text": True, **settings}
+    return subprocess.run(command, env=env or environment(), check=False, **settings)
+
+
+def start(*argv: object, **settings: Any) -> subprocess.Popen[str]:
+    """The same without waiting for it."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([*COMMAND, *map(str, argv)], env=environment(), **{**pipes, "cwd": "/", **settings})
+
+
+def assert_user_error(done: Done, *parts: str) -> None:
+    """Exit code 2, one or two lines on stderr that hold `parts`, no traceback, nothing on stdout after a plan."""
+    assert done.returncode == 2, f"exit code {done.returncode}: {done.stderr}"
+    lines = done.stderr.splitlines()
+    assert 1 <= len(lines) <= 2, done.stderr
+    assert lines[0].startswith("edgeprune: ")
+    assert "Traceback" not in done.stderr
+    if len(lines) == 2:
+        assert "--help" in lines[1]
+    for part in parts:
+        assert part in lines[0], f"{part!r} is not in {lines[0]!r}"
+
+
+def tree(folder: pathlib.Path) -> dict[str, tuple[int, int]]:
+    """Every path below a folder with its size and its time of change."""
+    found = {str(path.relative_to(folder)): path.lstat() for path in sorted(folder.rglob("*"))}
+    return {name: (info.st_size, info.st_mtime_ns) for name, info in found.items()}
