@@ -33,6 +33,7 @@ GAP_PX = 24  # least distance between the centres of two objects, across: "left 
 SMALL_PX = (28, 48)
 OBJECT_PX = (28, 88)
 
+# answer word -> short name in emoji.json; " word" is one token of the decoder's vocabulary for every one of them
 CLASSES = {
     "dog": "dog", "cat": "cat", "cow": "cow", "pig": "pig", "frog": "frog", "lion": "lion_face", "panda": "panda_face",
     "fox": "fox_face", "rabbit": "rabbit", "monkey": "monkey_face", "chicken": "chicken", "penguin": "penguin",
@@ -42,7 +43,7 @@ CLASSES = {
     "bicycle": "bike", "airplane": "airplane", "rocket": "rocket", "boat": "boat", "house": "house",
     "tree": "deciduous_tree", "cactus": "cactus", "umbrella": "umbrella", "guitar": "guitar", "ball": "soccer",
     "clock": "alarm_clock", "key": "key", "heart": "heart",
-}  # fmt: skip  (answer word -> short name in emoji.json; every word is one token of the decoder's vocabulary)
+}  # fmt: skip
 NAMES = tuple(CLASSES)
 COLOURS = backgrounds.COLOURS
 COUNT_WORDS = ("one", "two", "three")
