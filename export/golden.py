@@ -1,0 +1,93 @@
+"""Golden tensors: one picture and one question, with the torch reference's answer at every stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from edgeprune.export.reference import Reference, VisionReference
+from edgeprune.export.tokens import Tokens
+from edgeprune.pruning.base import PruningMethod
+
+QUESTION: Final = "What is in the image?"
+NEW_TOKENS: Final = 16
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Arrays of inputs.npz and outputs.npz, and what parity compares with.
+
+    Attributes:
+        vision: method key -> its vision outputs.
+        prompts: method key -> prompt embeddings (L - 1 + K, D) with the visual tokens in place.
+    """
+
+    inputs: dict[str, np.ndarray]
+    outputs: dict[str, np.ndarray]
+    pixel_values: np.ndarray
+    vision: dict[str, VisionReference]
+    prompts: dict[str, np.ndarray]
+
+    def write(self, folder: Path) -> None:
+        folder.mkdir()
+        np.savez(folder / "inputs.npz", **self.inputs)
+        np.savez(folder / "outputs.npz", **self.outputs)
+
+
+def picture() -> np.ndarray:
+    """A made picture (150,200,3) uint8: a slope of colours, a disc, a striped square."""
+    rows, columns = np.mgrid[0:150, 0:200]
+    image = np.stack([columns, rows + 60, 255 - columns], axis=-1).astype(np.uint8)
+    image[(rows - 50) ** 2 + (columns - 60) ** 2 < 30**2] = (230, 40, 30)
+    square = (abs(rows - 105) < 28) & (abs(columns - 145) < 28)
+    image[square & (rows // 5 % 2 == 0)] = (250, 250, 250)
+    image[square & (rows // 5 % 2 == 1)] = (10, 10, 40)
+    return image
+
+
+def make(
+    reference: Reference,
+    methods: dict[str, tuple[PruningMethod, int]],
+    tokens: Tokens,
+    keep: float,
+    pixels: np.ndarray,
+    pixel_values: np.ndarray,
+) -> Golden:
+    """Runs the reference.
+
+    Args:
+        methods: key -> method and its K.
+        keep: the bundle's default keep ratio.
+        pixels: (S,S,3) uint8. pixel_values: the same normalised, (1,3,S,S).
+    """
+    ids = tokens.ids(tokens.prompt(QUESTION, 1))
+    outputs: dict[str, Any] = {"pixels_rgb": pixels, "prompt_ids": np.asarray(ids, np.int64)}
+    vision, prompts = {}, {}
+    for key, (method, count) in methods.items():
+        seen = vision[key] = reference.vision(pixel_values, method, count)
+        prompts[key] = splice(reference.embed(ids), ids, tokens.manifest["image"], seen.visual_embeds)
+        logits, made = reference.greedy(prompts[key], NEW_TOKENS)
+        outputs |= {
+            f"keep_idx/{key}": seen.keep_idx.astype(np.int64),
+            f"visual_embeds/{key}": seen.visual_embeds.astype(np.float32),
+            f"logits/{key}": logits.astype(np.float32),
+            f"greedy_ids/{key}": made,
+        }
+        if seen.scores is not None:
+            outputs[f"scores/{key}"] = seen.scores.astype(np.float32)
+    inputs = {
+        "image_rgb": picture(),
+        "prompt": np.asarray(QUESTION),
+        "keep": np.float64(keep),
+        "max_new_tokens": np.int64(NEW_TOKENS),
+    }
+    return Golden(inputs, outputs, pixel_values, vision, prompts)
+
+
+def splice(embeds: np.ndarray, ids: list[int], marker: int, visual: np.ndarray) -> np.ndarray:
+    """(L,D) with the row of the image marker replaced by the visual tokens (K,D)."""
+    place = ids.index(marker)
+    return np.ascontiguousarray(np.concatenate([embeds[:place], visual, embeds[place + 1 :]]), dtype=np.float32)

@@ -1,0 +1,204 @@
+"""The three graphs of a bundle as modules with fixed, documented inputs and outputs.
+
+Shape letters: B images or sequences, N visual tokens per image, K kept, C vision width, D language width, T new
+positions, P past positions, S = P + T, V vocabulary, Hkv key heads, d head width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgeprune.export.models.layers import Linear, Table, activation
+from edgeprune.export.models.llama import Llama
+from edgeprune.export.models.vit import Block, Vit, VitSpec
+from edgeprune.export.passes.repeat import Run
+from edgeprune.pruning.base import PruningMethod, Signal, VisualFeatures
+from edgeprune.pruning.selectors import gather_tokens
+
+
+@dataclass(frozen=True)
+class VisionPath:
+    """Which blocks of the tower a graph runs, and where.
+
+    Attributes:
+        feature_block: 0-based block whose output are the features; -1: the embeddings.
+        signal_blocks: 0-based block that serves each signal.
+        first_token: 1 drops [CLS] from the visual tokens, 0 keeps it.
+    """
+
+    feature_block: int
+    signal_blocks: dict[Signal, int]
+    first_token: int
+
+    @property
+    def last_signal(self) -> int:
+        """The block after whose keys the keep set is known; -1: known from the start."""
+        return max(self.signal_blocks.values(), default=-1)
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks the graph holds; later ones are dead code."""
+        return max(self.feature_block, self.last_signal) + 1
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """The blocks in order, alike ones together: every run but those of one block can be traced as one."""
+        special = {self.feature_block, self.blocks - 1, *self.signal_blocks.values()}
+        starts = [i for i in range(self.blocks) if i in special or i == 0 or i - 1 in special]
+        ends = [*starts[1:], self.blocks]
+        return tuple(Run("vision_tower.blocks", a, b - a) for a, b in zip(starts, ends, strict=True))
+
+
+class Projector(nn.Module):
+    """linear_1, activation, linear_2."""
+
+    def __init__(self, config: Any, dtype: torch.dtype) -> None:
+        super().__init__()
+        vision, language = config.vision_config.hidden_size, config.text_config.hidden_size
+        bias = config.multimodal_projector_bias
+        self.linear_1 = Linear(vision, language, bias, dtype)
+        self.linear_2 = Linear(language, language, bias, dtype)
+        self.act = activation(config.projector_hidden_act, "the projector")
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B,K,C) -> (B,K,D)."""
+        return self.linear_2(self.act(self.linear_1(tokens)))
+
+
+class VisionGraph(nn.Module):
+    """pixel_values (B,3,S,S) float32 [, keep_slots (K,) float32, only its length counts]
+    -> visual_embeds (B,K,D), keep_idx (B,K) int64 [, scores (B,N) float32].
+
+    Exact savings: blocks behind the later of feature and score block are absent; of the scoring block only the needed
+    attention rows are computed; once the keep set is known, the last used block runs queries and MLP for kept tokens
+    only; the projector runs on kept tokens only.
+    """
+
+    def __init__(
+        self,
+        tower: Vit,
+        projector: nn.Module,
+        method: PruningMethod,
+        path: VisionPath,
+        static_keep: int | None,
+    ) -> None:
+        super().__init__()
+        self.vision_tower = tower
+        self.multi_modal_projector = projector
+        self.method = method
+        self.path = path
+        self.static_keep = static_keep
+        tokens = visual_tokens(tower.spec, path)
+        self.constant_names = sorted(method.constants(tokens))
+        for name in self.constant_names:
+            self.register_buffer(f"constant_{name}", method.constants(tokens)[name], persistent=False)
+        if static_keep is not None:
+            self.register_buffer("static_slots", torch.zeros(static_keep), persistent=False)
+
+    def forward(self, pixel_values: Tensor, keep_slots: Tensor | None = None) -> tuple[Tensor, ...]:
+        slots = self.static_slots if keep_slots is None else keep_slots
+        tokens, keep_idx, scores = self.encode(pixel_values, slots)
+        embeds = self.multi_modal_projector(tokens)
+        return (embeds, keep_idx) if scores is None else (embeds, keep_idx, scores)
+
+    def encode(self, pixels: Tensor, slots: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """-> kept tokens (B,K,C), keep_idx (B,K), scores (B,N) or None."""
+        path = self.path
+        x = self.vision_tower.embed(pixels)
+        signals: dict[Signal, Tensor] = {}
+        features = x if path.feature_block < 0 else None
+        for index, block in self.vision_tower.items():
+            last = index == path.blocks - 1
+            if not last and index not in path.signal_blocks.values():
+                x = block(x)
+            else:
+                normed = block.norm1(x)
+                keys = block.keys(normed)
+                signals.update(self.signals_of(index, block, normed, keys))
+                if last and index == path.feature_block and self.prunes_inside():
+                    keep_idx, scores = self.choose(signals, None, pixels, slots)
+                    return self.kept_rows(block, x, normed, keys, keep_idx), keep_idx, scores
+                if last and index > path.feature_block:
+                    break
+                x = block.finish(x, normed, keys, block.values(normed))
+            features = x if index == path.feature_block else features
+        tokens = features[:, path.first_token :]
+        keep_idx, scores = self.choose(signals, tokens, pixels, slots)
+        return self.method.recycle(tokens, keep_idx), keep_idx, scores
+
+    def unread(self) -> tuple[str, ...]:
+        """Prefixes of parameters that no output depends on: a last block that only scores needs keys, and queries."""
+        if self.path.last_signal <= self.path.feature_block:
+            return ()
+        block = f"vision_tower.blocks.{self.path.blocks - 1}."
+        return tuple(block + part for part in ("v_proj", "o_proj", "norm2", "fc1", "fc2", "scale1", "scale2"))
+
+    def prunes_inside(self) -> bool:
+        """The keep set is known before the last used block computes its rows."""
+        return self.method.gathers and not self.method.reads_tokens
+
+    def signals_of(self, index: int, block: Block, normed: Tensor, keys: Tensor) -> dict[Signal, Tensor]:
+        """Signals that this block serves, each (B,N) float32."""
+        wanted = [signal for signal, where in self.path.signal_blocks.items() if where == index]
+        return {s: getattr(block, s.kind)(normed, keys)[:, self.path.first_token :] for s in wanted}
+
+    def choose(
+        self, signals: dict[Signal, Tensor], tokens: Tensor | None, pixels: Tensor, slots: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        constants = {name: getattr(self, f"constant_{name}") for name in self.constant_names}
+        features = VisualFeatures(tokens, signals, self.vision_tower.spec.grid, constants, batch=pixels)
+        scores = self.method.signal(features)
+        return self.method.select(scores, slots, features), scores
+
+    def kept_rows(self, block: Block, x: Tensor, normed: Tensor, keys: Tensor, keep_idx: Tensor) -> Tensor:
+        """Output of a block for the kept tokens only: keys and values of all tokens, queries and MLP of K."""
+        values = block.values(normed)
+        if self.method.where == "nowhere":
+            rows = slice(self.path.first_token, None)
+            return block.finish(x[:, rows], normed[:, rows], keys, values)
+        index = keep_idx + self.path.first_token
+        return block.finish(gather_tokens(x, index), gather_tokens(normed, index), keys, values)
+
+
+def visual_tokens(spec: VitSpec, path: VisionPath) -> int:
+    """N, the visual tokens of one picture before pruning."""
+    return spec.patches + 1 - path.first_token
+
+
+class EmbeddingGraph(nn.Module):
+    """input_ids (B,L) int64 -> inputs_embeds (B,L,D)."""
+
+    def __init__(self, table: Table) -> None:
+        super().__init__()
+        self.embed_tokens = table
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        return self.embed_tokens(input_ids)
+
+
+class DecoderGraph(nn.Module):
+    """inputs_embeds (B,T,D), position_ids (B,T) int64, attention_mask (B,S) int64, past keys and values (B,Hkv,P,d)
+    per layer, P >= 0 -> logits (B,1,V) of the last position, present keys and values (B,Hkv,S,d) per layer.
+
+    One graph serves prefill and decode. A tied output head reads the embedding table as it lies.
+    """
+
+    def __init__(self, model: Llama, head: Linear | Table) -> None:
+        super().__init__()
+        self.language_model = model
+        if isinstance(head, Table):
+            self.embed_tokens = head
+        else:
+            self.lm_head = head
+        self.tied = isinstance(head, Table)
+
+    def forward(
+        self, inputs_embeds: Tensor, position_ids: Tensor, attention_mask: Tensor, past: list[tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        last, presents = self.language_model(inputs_embeds, position_ids, attention_mask, past)
+        logits = self.embed_tokens.logits(last) if self.tied else self.lm_head(last)
+        return logits.unsqueeze(1), presents

@@ -1,0 +1,84 @@
+"""ModelFamily: what the export must know about a model_type. One file per family, listed in registry.py."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from edgeprune.errors import PruningError
+from edgeprune.export.graphs import VisionPath
+from edgeprune.export.trace import Interface
+from edgeprune.pruning.base import PruningMethod
+from edgeprune.pruning.registry import METHODS, method_class
+
+
+class ModelFamily(ABC):
+    """A checkpoint's config as one family reads it.
+
+    Attributes:
+        config: the transformers config object.
+        grid: (rows, columns) of visual tokens.
+    """
+
+    model_type: ClassVar[str]
+    #: kinds of pruning.base.SIGNAL_KINDS that the family serves
+    signals: ClassVar[frozenset[str]]
+    #: where kept tokens get their position ids from, see the manifest
+    positions: ClassVar[str] = "compact"
+    #: prompt of the family where a checkpoint brings no chat template: before pictures, per picture, after the question
+    template: ClassVar[tuple[str, str, str]]
+    config: Any
+    grid: tuple[int, int]
+
+    @property
+    def visual_tokens(self) -> int:
+        """N of one picture before pruning."""
+        return self.grid[0] * self.grid[1]
+
+    @abstractmethod
+    def canonical(self, name: str) -> str:
+        """Checkpoint tensor name, of any layout -> canonical name, which is the initialiser's."""
+
+    @abstractmethod
+    def path(self, method: PruningMethod) -> VisionPath:
+        """The blocks of the vision tower that a method needs."""
+
+    @abstractmethod
+    def vision(self, method: PruningMethod, static_keep: int | None, dtype: torch.dtype, *, whole: bool) -> nn.Module:
+        """VisionGraph, with every block or (`whole` False) with one block of each run."""
+
+    @abstractmethod
+    def vision_interface(self, method: PruningMethod, static_keep: int | None, dtype: torch.dtype) -> Interface: ...
+
+    @abstractmethod
+    def embedding(self, dtype: torch.dtype) -> nn.Module: ...
+
+    @abstractmethod
+    def embedding_interface(self, dtype: torch.dtype) -> Interface: ...
+
+    @abstractmethod
+    def decoder(self, dtype: torch.dtype, *, whole: bool) -> nn.Module:
+        """DecoderGraph, with every layer or with one."""
+
+    @abstractmethod
+    def decoder_interface(self, dtype: torch.dtype) -> Interface: ...
+
+    def require(self, method: PruningMethod) -> None:
+        """Refuse a method that needs a signal this family does not serve.
+
+        Raises:
+            PruningError: names the methods that fit.
+        """
+        missing = [signal.kind for signal in method.needs if signal.kind not in self.signals]
+        if missing:
+            fitting = [name for name in METHODS if self.serves(method_class(name)())]
+            raise PruningError(
+                f"{method.name} needs {missing[0]}, which {self.model_type} does not serve; "
+                f"methods that fit: {', '.join(fitting)}"
+            )
+
+    def serves(self, method: PruningMethod) -> bool:
+        return all(signal.kind in self.signals for signal in method.needs)

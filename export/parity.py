@@ -1,0 +1,160 @@
+"""Parity inside the export: every graph just written, run in ONNX Runtime and compared with the torch reference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeprune.errors import CheckFailed, DependencyError
+from edgeprune.export.golden import Golden
+from edgeprune.export.models.base import ModelFamily
+from edgeprune.export.reference import Reference
+from edgeprune.pruning.base import PruningMethod
+from edgeprune.tolerances import TOLERANCES
+
+Row = dict[str, Any]
+
+
+def check(
+    folder: Path,
+    golden: Golden,
+    reference: Reference,
+    methods: dict[str, tuple[PruningMethod, int]],
+    default: str,
+    dtype: str,
+) -> list[Row]:
+    """Rows of manifest.parity.
+
+    Args:
+        folder: onnx/ of the bundle being written.
+        methods: key -> method and its K. default: key whose prompt the decoder is run on.
+
+    Raises:
+        CheckFailed: a comparison is outside its tolerance.
+    """
+    suffix = "" if dtype == "fp32" else f"_{dtype}"
+    rows: list[Row] = []
+    for key, (method, count) in methods.items():
+        rows += _vision(folder / f"vision-{key}.onnx", f"vision/{key}", golden, key, method, count, suffix)
+    rows.append(_embedding(folder / "embedding.onnx", golden, reference, suffix))
+    rows += _decoder(folder / "decoder.onnx", golden, reference, default, suffix)
+    failed = [row for row in rows if not row["passed"]]
+    if failed:
+        worst = failed[0]
+        raise CheckFailed(
+            f"parity of {worst['stage']} failed: {worst['measure']} is {worst['value']:.3g}, "
+            f"tolerated is {worst['tolerance']:.3g}; nothing was written"
+        )
+    return rows
+
+
+def session(path: Path) -> Any:
+    """An ONNX Runtime CPU session."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise DependencyError("export checks its graphs in onnxruntime: pip install 'edgeprune[cpu]'") from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _row(stage: str, measure: str, value: float, tolerance: float) -> Row:
+    passed = bool(np.isfinite(value) and value <= tolerance)
+    return {
+        "stage": stage,
+        "measure": measure,
+        "value": float(np.nan_to_num(value, nan=1e30, posinf=1e30)),
+        "tolerance": tolerance,
+        "passed": passed,
+    }
+
+
+def relative(found: np.ndarray, expected: np.ndarray) -> float:
+    """Largest difference over the largest |expected|."""
+    found = found.astype(np.float32)
+    return float(np.abs(found - expected).max() / max(float(np.abs(expected).max()), 1e-30))
+
+
+def _vision(
+    path: Path, stage: str, golden: Golden, key: str, method: PruningMethod, count: int, suffix: str
+) -> list[Row]:
+    running = session(path)
+    feeds = {"pixel_values": golden.pixel_values}
+    if any(item.name == "keep_slots" for item in running.get_inputs()):
+        feeds["keep_slots"] = np.zeros(count, np.float32)
+    names = [item.name for item in running.get_outputs()]
+    made = dict(zip(names, running.run(None, feeds), strict=True))
+    expected = golden.vision[key]
+    index = made["keep_idx"][0]
+    rows = [
+        _row(
+            stage,
+            "visual_embeds",
+            relative(made["visual_embeds"][0], expected.projected[index]),
+            TOLERANCES["visual_embeds" + suffix],
+        )
+    ]
+    if expected.scores is not None:
+        tolerance = TOLERANCES["scores"] if not suffix else TOLERANCES["visual_embeds" + suffix]
+        rows.append(_row(stage, "scores", relative(made["scores"][0], expected.scores), tolerance))
+    if not suffix:
+        rows.append(_row(stage, "different kept tokens", _different(index, expected.keep_idx, expected.scores), 0.0))
+    return rows
+
+
+def _different(found: np.ndarray, expected: np.ndarray, scores: np.ndarray | None) -> float:
+    """Kept tokens that the reference does not keep, near ties of the reference's scores excepted."""
+    extra, missing = np.setdiff1d(found, expected), np.setdiff1d(expected, found)
+    if len(extra) == 0 or scores is None:
+        return float(len(extra))
+    gap = float(scores[missing].max() - scores[extra].min())
+    return 0.0 if gap <= TOLERANCES["scores"] * float(np.abs(scores).max()) else float(len(extra))
+
+
+def _embedding(path: Path, golden: Golden, reference: Reference, suffix: str) -> Row:
+    ids = golden.outputs["prompt_ids"]
+    found = session(path).run(None, {"input_ids": ids[None]})[0][0]
+    tolerance = TOLERANCES["inputs_embeds"] if not suffix else TOLERANCES["visual_embeds" + suffix]
+    return _row("embedding", "inputs_embeds", relative(found, reference.embed(ids.tolist())), tolerance)
+
+
+def _decoder(path: Path, golden: Golden, reference: Reference, key: str, suffix: str) -> list[Row]:
+    """Prefill with an empty past, then two steps with a filled one."""
+    running = DecoderRun(path, reference.family)
+    embeds, cache, rows = golden.prompts[key], None, []
+    for name in ("prefill", "decode", "decode, second step"):
+        expected, cache = reference.step(embeds, cache)
+        found = running.step(embeds)
+        rows.append(_row("decoder", f"logits of {name}", relative(found, expected), TOLERANCES["logits" + suffix]))
+        embeds = reference.embed([int(expected.argmax())])
+    return rows
+
+
+class DecoderRun:
+    """A decoder graph with its growing cache, batch 1."""
+
+    def __init__(self, path: Path, family: ModelFamily) -> None:
+        self.session = session(path)
+        self.names = [item.name for item in self.session.get_outputs()]
+        self.dtype = np.float16 if self.session.get_inputs()[0].type == "tensor(float16)" else np.float32
+        text = family.config.text_config
+        empty = np.zeros((1, text.num_key_value_heads, 0, text.head_dim), self.dtype)
+        self.past = {item.name: empty for item in self.session.get_inputs() if item.name.startswith("past")}
+        self.length = 0
+
+    def step(self, embeds: np.ndarray) -> np.ndarray:
+        """(T,D) -> logits (V,)."""
+        new = len(embeds)
+        feeds = {
+            "inputs_embeds": embeds[None].astype(self.dtype),
+            "position_ids": np.arange(self.length, self.length + new)[None],
+            "attention_mask": np.ones((1, self.length + new), np.int64),
+            **self.past,
+        }
+        made = dict(zip(self.names, self.session.run(None, feeds), strict=True))
+        self.past = {name: made[name.replace("past_key_values", "present")] for name in self.past}
+        self.length += new
+        return made["logits"][0, 0]

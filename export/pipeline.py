@@ -1,0 +1,266 @@
+"""checkpoint -> bundle: resolve, trace, stream the weights, check against torch, commit.
+
+Public: `export(recipe, output)` and `plan(recipe)`.
+"""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+import edgeprune
+from edgeprune.bundle import BundleWriter
+from edgeprune.errors import PruningError
+from edgeprune.export import golden as golden_files
+from edgeprune.export import parity
+from edgeprune.export.checkpoint import Checkpoint, resolve
+from edgeprune.export.models.base import ModelFamily
+from edgeprune.export.models.registry import family_class
+from edgeprune.export.preprocess import normalise, output_px, preprocess_manifest, reference_pixels
+from edgeprune.export.reference import Reference, reference_bytes
+from edgeprune.export.tokens import Tokens, read_tokens, write_tokenizer
+from edgeprune.export.trace import OPSET
+from edgeprune.export.weights import WeightSource
+from edgeprune.export.writer import DTYPES, GraphSet
+from edgeprune.keep import keep_count
+from edgeprune.machine import memory_bytes
+from edgeprune.pruning.base import PruningMethod
+from edgeprune.pruning.registry import parse
+from edgeprune.recipe import ExportRecipe
+
+Progress = Callable[[str, int, int], None]
+
+#: the least ONNX Runtime whose CPU kernels cover opset 20
+MIN_ONNXRUNTIME: Final = "1.17"
+
+_PACKAGES: Final = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "numpy")
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """What an export will do, known before a weight is touched.
+
+    Attributes:
+        tokens_before, tokens_after: visual tokens of one picture, at the default keep ratio.
+        graphs: file names.
+        disk_mib: size of the bundle.
+        memory_mib: peak memory of the export.
+        notes: sentences about what is made up, skipped or assumed.
+    """
+
+    tokens_before: int
+    tokens_after: int
+    graphs: tuple[str, ...]
+    disk_mib: float
+    memory_mib: float
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recipe with everything it names looked up.
+
+    Attributes:
+        methods: key (its name in the bundle) -> method and K at the default keep ratio.
+    """
+
+    recipe: ExportRecipe
+    checkpoint: Checkpoint
+    family: ModelFamily
+    preprocess: dict[str, Any]
+    methods: dict[str, tuple[PruningMethod, int]]
+    graphs: GraphSet
+
+    @property
+    def default(self) -> str:
+        return next(iter(self.methods))
+
+    def reason_without_reference(self) -> str | None:
+        """Why the torch reference cannot run here, or None."""
+        need, free = reference_bytes(self.family), memory_bytes()[1]
+        if need <= free:
+            return None
+        return f"the torch reference needs about {need >> 20} MiB of memory and {free >> 20} MiB are free"
+
+
+def plan(recipe: ExportRecipe) -> ExportPlan:
+    """What `export` would do; reads configuration files only."""
+    job = _job(recipe, None)
+    method, count = job.methods[job.default]
+    notes = []
+    if job.checkpoint.random_weights:
+        notes.append("random weights: for tests and latency work, the answers mean nothing")
+    if job.checkpoint.tokenizer_folder is None:
+        notes.append("no tokenizer at hand: a byte-level one that covers the vocabulary is built (--set tokenizer=DIR)")
+    reason = job.reason_without_reference()
+    if reason:
+        notes.append(f"no parity check and no golden tensors: {reason}")
+    size = job.graphs.data_bytes()
+    peak = job.graphs.largest_tensor_bytes() * 3 if reason else reference_bytes(job.family) + size
+    return ExportPlan(
+        tokens_before=job.family.visual_tokens,
+        tokens_after=count,
+        graphs=tuple(job.graphs.files),
+        disk_mib=size / 2**20 + 4,
+        memory_mib=peak / 2**20 + 600,
+        notes=tuple(notes),
+    )
+
+
+def export(
+    recipe: ExportRecipe, output: Path, *, force: bool = False, progress: Progress | None = None
+) -> Path:
+    """Writes the bundle of a recipe.
+
+    Args:
+        output: the bundle's directory.
+        force: replace a bundle that is there.
+        progress: called with (step, steps done, steps in all).
+
+    Returns:
+        The bundle's directory.
+
+    Raises:
+        CheckpointError, PruningError, UserError: the recipe cannot be served; one sentence.
+        CheckFailed: a graph disagrees with the torch reference. Nothing is left behind.
+    """
+    report = progress or (lambda step, done, total: None)
+    with tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch:
+        report("read the checkpoint", 0, 1)
+        job = _job(recipe, Path(scratch))
+        with BundleWriter(output, force=force, estimate_bytes=job.graphs.data_bytes() + (8 << 20)) as writer:
+            return writer.commit(_write(job, writer.path, Path(output).name.removesuffix(".bundle"), report))
+
+
+def _job(recipe: ExportRecipe, scratch: Path | None) -> Job:
+    methods = _parsed(recipe)
+    checkpoint = resolve(recipe, scratch)
+    family_type = family_class(str(checkpoint.config.get("model_type")))
+    preprocess = preprocess_manifest(checkpoint.preprocessor)
+    family = family_type(checkpoint.model_config, output_px(preprocess))
+    counted = {key: (method, _count(method, family, recipe)) for key, method in methods.items()}
+    graphs = GraphSet(family, counted, static_keep=recipe.static_keep, dtype=DTYPES[recipe.dtype])
+    return Job(recipe, checkpoint, family, preprocess, counted, graphs)
+
+
+def _parsed(recipe: ExportRecipe) -> dict[str, PruningMethod]:
+    """Methods by key: the name, or the whole spec where a name is asked for twice."""
+    parsed = [parse(spec) for spec in recipe.prune]
+    names = [method.name for method in parsed]
+    methods: dict[str, PruningMethod] = {}
+    for method in parsed:
+        plain = method.spec.replace(":", "-").replace("=", "-").replace(",", "-")
+        key = method.name if names.count(method.name) == 1 else plain
+        if key in methods:
+            raise PruningError(f"{method.spec} is asked for twice; name it once")
+        methods[key] = method
+    return methods
+
+
+def _count(method: PruningMethod, family: ModelFamily, recipe: ExportRecipe) -> int:
+    """K at the default keep ratio; N where the method keeps everything."""
+    family.require(method)
+    family.path(method)
+    total = family.visual_tokens
+    count = keep_count(total, recipe.keep) if method.dynamic_keep else total
+    method.check_k(count, total)
+    return count
+
+
+def _write(job: Job, folder: Path, name: str, report: Progress) -> dict[str, Any]:
+    """Writes every file of the bundle and returns its manifest."""
+    source = job.checkpoint.source(job.family.canonical)
+    tokens = read_tokens(job.checkpoint, job.family.template)
+    write_tokenizer(tokens, folder / "tokenizer")
+    graphs = job.graphs.write(folder / "onnx", source, report)
+    reason = job.reason_without_reference()
+    rows: list[parity.Row] = []
+    golden: dict[str, str] = {"reason": reason} if reason else {}
+    if not reason:
+        report("compare with torch", 0, 1)
+        rows = _check(job, folder, tokens, source)
+        golden = {"inputs": "golden/inputs.npz", "outputs": "golden/outputs.npz"}
+    return _manifest(job, name, tokens, graphs, golden, rows)
+
+
+def _check(job: Job, folder: Path, tokens: Tokens, source: WeightSource) -> list[parity.Row]:
+    """Golden tensors and parity rows."""
+    reference = Reference(job.checkpoint, job.family, source)
+    pixels = reference_pixels(job.checkpoint.preprocessor, golden_files.picture())
+    values = normalise(pixels, job.preprocess)
+    made = golden_files.make(reference, job.methods, tokens, job.recipe.keep, pixels, values)
+    made.write(folder / "golden")
+    return parity.check(folder / "onnx", made, reference, job.methods, job.default, job.recipe.dtype)
+
+
+def _manifest(
+    job: Job, name: str, tokens: Tokens, graphs: dict[str, Any], golden: dict[str, str], rows: list[parity.Row]
+) -> dict[str, Any]:
+    checkpoint, family, recipe = job.checkpoint, job.family, job.recipe
+    return {
+        "schema_version": 1,
+        "name": name,
+        "family": family.model_type,
+        "source": {
+            "id": checkpoint.id,
+            "revision": checkpoint.revision,
+            "sha256": checkpoint.sha256(),
+            "random_weights": checkpoint.random_weights,
+        },
+        "recipe": {**_recorded(recipe, checkpoint), "notes": list(tokens.notes)},
+        "visual_tokens": family.visual_tokens,
+        "grid": list(family.grid),
+        "keep": {"default": recipe.keep, "min": recipe.keep_range[0], "max": recipe.keep_range[1]},
+        "methods": {
+            "default": job.default,
+            "each": {key: _method(key, method, job) for key, (method, _) in job.methods.items()},
+        },
+        "preprocess": job.preprocess,
+        "prompt": {"segments": tokens.segments},
+        "tokens": tokens.manifest,
+        "positions": family.positions,
+        "context_length": family.config.text_config.max_position_embeddings,
+        "graphs": graphs,
+        "opset": OPSET,
+        "min_onnxruntime": MIN_ONNXRUNTIME,
+        "variants": [],
+        "golden": golden,
+        "parity": rows,
+        "versions": {
+            "edgeprune": edgeprune.__version__,
+            "python": platform.python_version(),
+            **{package: metadata.version(package) for package in _PACKAGES},
+        },
+    }
+
+
+def _recorded(recipe: ExportRecipe, checkpoint: Checkpoint) -> dict[str, Any]:
+    """The recipe without paths of this machine."""
+    fields = recipe.to_dict()
+    fields["overrides"] = {k: Path(v).name if k == "tokenizer" else v for k, v in fields["overrides"].items()}
+    return {**fields, "model": checkpoint.id if Path(recipe.model).is_dir() else recipe.model}
+
+
+def _method(key: str, method: PruningMethod, job: Job) -> dict[str, Any]:
+    static = job.graphs.static_keep(key)
+    return {
+        "name": key,
+        "spec": method.spec,
+        "parameters": method.parameters,
+        "stages": [method.spec],
+        "where": method.where,
+        "scope": method.scope,
+        "text": method.text,
+        "dynamic_keep": static is None,
+        "static_keep": static,
+        "has_scores": method.has_scores,
+    }
+
+
