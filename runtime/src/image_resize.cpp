@@ -1,6 +1,8 @@
-// Pillow's 8-bit resampling: weights in double, normalised, rounded to 22 fractional bits; a horizontal pass to uint8,
-// then a vertical pass. Sums are exact in 32-bit integers, so the order of additions is free and padding can be a
-// single product with the sum of its weights.
+// Pillow's 8-bit resampling: weights in double, normalised, rounded to 22 fractional bits; a pass over each axis,
+// rounded to bytes in between. Pillow 13 takes the vertical pass first where the height shrinks much more than the
+// width; older releases never do, so their bytes of such pictures differ by a few units. Sums are exact in 32-bit
+// integers, so the order of additions is free, and padding is one product with the sum of its weights. The weights of
+// an output add up to one, so padding is still of its colour after the first pass.
 #include "image_resize.h"
 
 #include <algorithm>
@@ -70,7 +72,6 @@ struct Tap {
     int64_t count = 0;
     size_t weights = 0;
     int32_t pad_weight = 0;
-    int32_t total_weight = 0;
 };
 
 class Taps {
@@ -145,7 +146,6 @@ void Taps::append(const ResizeAxis& axis, int64_t first, const std::vector<int32
     tap.begin = std::clamp<int64_t>(first - axis.pad_before, 0, axis.source);
     for (size_t i = 0; i < weights.size(); ++i) {
         const int64_t x = first + static_cast<int64_t>(i) - axis.pad_before;
-        tap.total_weight += weights[i];
         if (x < 0 || x >= axis.source) {
             tap.pad_weight += weights[i];
         } else {
@@ -195,23 +195,17 @@ EDGEPRUNE_AVX2_CLONE void to_bytes(const int32_t* sums, size_t bytes, uint8_t* o
     for (size_t i = 0; i < bytes; ++i) out[i] = to_byte(sums[i]);
 }
 
-// One pass along each row for rows [begin, end) of the picture; gives (end - begin, columns, 3).
-std::vector<uint8_t> resize_columns(const Rgb& image, const Taps& taps, int64_t begin, int64_t end,
-                                    const std::array<uint8_t, 3>& pad_color) {
-    const size_t stride = static_cast<size_t>(image.width) * 3;
-    const size_t out_stride = taps.all().size() * 3;
-    std::vector<uint8_t> out(static_cast<size_t>(end - begin) * out_stride);
-    const size_t span = static_cast<size_t>(std::max<int64_t>(0, taps.end() - taps.begin())) * 3;
+// One pass along each of `height` rows; `pixels` is the pixel that taps.begin() names in the first row.
+void pass_columns(const uint8_t* pixels, size_t stride, int64_t height, const Taps& taps,
+                  const std::array<uint8_t, 3>& pad_color, uint8_t* out, size_t out_stride) {
+    const size_t span = static_cast<size_t>(taps.end() - taps.begin()) * 3;
     std::vector<uint8_t> block(span * kRows);
-    for (int64_t y = begin; y < end; y += kRows) {
+    for (int64_t y = 0; y < height; y += kRows) {
         const uint8_t* rows[kRows];
-        for (int r = 0; r < kRows; ++r) {
-            const int64_t row = std::min<int64_t>(y + r, end - 1);
-            rows[r] = image.data.data() + static_cast<size_t>(row) * stride + static_cast<size_t>(taps.begin()) * 3;
-        }
+        for (int r = 0; r < kRows; ++r) rows[r] = pixels + static_cast<size_t>(std::min(y + r, height - 1)) * stride;
         interleave(rows, span, block.data());
-        const size_t used = static_cast<size_t>(std::min<int64_t>(kRows, end - y));
-        uint8_t* to = out.data() + static_cast<size_t>(y - begin) * out_stride;
+        const size_t used = static_cast<size_t>(std::min<int64_t>(kRows, height - y));
+        uint8_t* to = out + static_cast<size_t>(y) * out_stride;
         for (const Tap& tap : taps.all()) {
             int32_t sums[kLanes];
             for (int lane = 0; lane < kLanes; ++lane) sums[lane] = kHalf + pad_color[lane / kRows] * tap.pad_weight;
@@ -223,17 +217,27 @@ std::vector<uint8_t> resize_columns(const Rgb& image, const Taps& taps, int64_t 
             to += 3;
         }
     }
-    return out;
 }
 
-// What the first pass makes of a row of padding.
-std::vector<uint8_t> padding_row(const Taps& columns, const std::array<uint8_t, 3>& pad_color) {
-    std::vector<uint8_t> row;
-    row.reserve(columns.all().size() * 3);
-    for (const Tap& tap : columns.all()) {
-        for (const uint8_t value : pad_color) row.push_back(to_byte(kHalf + value * tap.total_weight));
+// One pass along each of `width` columns; `pixels` is the first of them in the row that taps.begin() names.
+void pass_rows(const uint8_t* pixels, size_t stride, int64_t width, const Taps& taps,
+               const std::array<uint8_t, 3>& pad_color, uint8_t* out, size_t out_stride) {
+    const size_t bytes = static_cast<size_t>(width) * 3;
+    std::vector<int32_t> sums(bytes);
+    for (const Tap& tap : taps.all()) {
+        for (size_t i = 0; i < bytes; ++i) sums[i] = kHalf + pad_color[i % 3] * tap.pad_weight;
+        const uint8_t* row = pixels + static_cast<size_t>(tap.begin - taps.begin()) * stride;
+        for (int64_t i = 0; i < tap.count; ++i, row += stride) {
+            add_row(row, taps.weights(tap)[i], bytes, sums.data());
+        }
+        to_bytes(sums.data(), bytes, out);
+        out += out_stride;
     }
-    return row;
+}
+
+bool vertical_first(const ResizeAxis& columns, const ResizeAxis& rows) {
+    const int64_t lost = rows.padded - rows.target;
+    return lost > 0 && lost > 2 * (columns.padded - columns.target);
 }
 
 }  // namespace
@@ -242,19 +246,20 @@ void resize(const Rgb& image, const ResizeAxis& columns, const ResizeAxis& rows,
             const std::array<uint8_t, 3>& pad_color, uint8_t* out, size_t stride) {
     const Taps across(columns, filter);
     const Taps down(rows, filter);
-    const std::vector<uint8_t> narrow = resize_columns(image, across, down.begin(), down.end(), pad_color);
-    const std::vector<uint8_t> padding = padding_row(across, pad_color);
-    const size_t bytes = padding.size();
-    std::vector<int32_t> sums(bytes);
-    for (const Tap& tap : down.all()) {
-        std::fill(sums.begin(), sums.end(), kHalf);
-        if (tap.pad_weight != 0) add_row(padding.data(), tap.pad_weight, bytes, sums.data());
-        const uint8_t* row = narrow.data() + static_cast<size_t>(tap.begin - down.begin()) * bytes;
-        for (int64_t i = 0; i < tap.count; ++i, row += bytes) {
-            add_row(row, down.weights(tap)[i], bytes, sums.data());
-        }
-        to_bytes(sums.data(), bytes, out);
-        out += stride;
+    const size_t source_stride = static_cast<size_t>(image.width) * 3;
+    const uint8_t* corner = image.data.data() + static_cast<size_t>(down.begin()) * source_stride + across.begin() * 3;
+    if (vertical_first(columns, rows)) {
+        const int64_t width = across.end() - across.begin();
+        std::vector<uint8_t> flat(static_cast<size_t>(rows.count) * static_cast<size_t>(width) * 3);
+        const size_t flat_stride = static_cast<size_t>(width) * 3;
+        pass_rows(corner, source_stride, width, down, pad_color, flat.data(), flat_stride);
+        pass_columns(flat.data(), flat_stride, rows.count, across, pad_color, out, stride);
+    } else {
+        const int64_t height = down.end() - down.begin();
+        const size_t narrow_stride = static_cast<size_t>(columns.count) * 3;
+        std::vector<uint8_t> narrow(static_cast<size_t>(height) * narrow_stride);
+        pass_columns(corner, source_stride, height, across, pad_color, narrow.data(), narrow_stride);
+        pass_rows(narrow.data(), narrow_stride, columns.count, down, pad_color, out, stride);
     }
 }
 
