@@ -27,7 +27,7 @@ _BPE = frozenset(
 _BYTE_LEVEL = frozenset(("add_prefix_space", "trim_offsets", "use_regex"))
 _METASPACE = frozenset(("replacement", "prepend_scheme", "split", "add_prefix_space", "str_rep"))
 _REPLACE = frozenset(("pattern", "content"))
-_NORMALIZERS = {"Prepend": frozenset(("prepend",)), "Replace": _REPLACE}
+_NORMALIZERS = {"Prepend": frozenset(("prepend",)), "Replace": _REPLACE, "NFC": frozenset[str]()}
 _PRE_TOKENIZERS = {
     "ByteLevel": _BYTE_LEVEL,
     "Digits": frozenset(("individual_digits",)),

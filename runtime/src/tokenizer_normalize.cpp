@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "unicode_nfc.h"
+
 namespace edgeprune {
 namespace {
 
@@ -29,6 +31,18 @@ NormalizedText replace(const NormalizedText& text, const std::string& pattern, c
     return out;
 }
 
+NormalizedText apply_step(const NormalizeStep& step, const NormalizedText& text) {
+    switch (step.kind) {
+        case NormalizeStep::Kind::kPrepend:
+            return prepend(text, step.content);
+        case NormalizeStep::Kind::kReplace:
+            return replace(text, step.pattern, step.content);
+        case NormalizeStep::Kind::kNfc:
+            return to_nfc(text);
+    }
+    return text;
+}
+
 }  // namespace
 
 void NormalizedText::append(std::string_view bytes, uint32_t bytes_origin, bool bytes_plain) {
@@ -46,9 +60,7 @@ void NormalizedText::append_range(const NormalizedText& from, size_t begin, size
 }
 
 void Normalizer::apply(NormalizedText& text) const {
-    for (const NormalizeStep& step : steps_)
-        text = step.kind == NormalizeStep::Kind::kPrepend ? prepend(text, step.content)
-                                                          : replace(text, step.pattern, step.content);
+    for (const NormalizeStep& step : steps_) text = apply_step(step, text);
 }
 
 std::string Normalizer::apply(std::string_view text) const {

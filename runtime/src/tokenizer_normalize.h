@@ -1,4 +1,4 @@
-// Normalizers of tokenizer.json: Prepend, Replace with a literal pattern, and sequences of them.
+// Normalizers of tokenizer.json: Prepend, Replace with a literal pattern, NFC, and sequences of them.
 #pragma once
 
 #include <cstddef>
@@ -20,7 +20,7 @@ struct NormalizedText {
 };
 
 struct NormalizeStep {
-    enum class Kind { kPrepend, kReplace };
+    enum class Kind { kPrepend, kReplace, kNfc };
     Kind kind;
     std::string pattern;  // of kReplace, never empty
     std::string content;

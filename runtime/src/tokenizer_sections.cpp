@@ -17,6 +17,10 @@ NormalizeStep read_normalize_step(const TokenizerPart& part) {
         part.only({"pattern", "content"});
         return {NormalizeStep::Kind::kReplace, part.literal_pattern(), part.text("content")};
     }
+    if (part.type() == "NFC") {
+        part.only({});
+        return {NormalizeStep::Kind::kNfc, "", ""};
+    }
     part.refuse();
 }
 
