@@ -1,0 +1,1 @@
+"""Run a bundle: the Python face of libedgeprune. `edgeprune.load` is the way in."""

@@ -1,0 +1,74 @@
+"""Arguments of Python as arguments of C, checked where C could not see the difference."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgeprune.errors import UserError
+from edgeprune.runtime import _abi
+from edgeprune.runtime.answers import initialised
+
+_MOST_INT32 = 2**31 - 1
+
+
+def utf8(text: str, name: str) -> bytes:
+    """UserError: a zero character, at which C would end the text, or half of a surrogate pair."""
+    if "\0" in text:
+        raise UserError(f"{name} must not contain a zero character.")
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(f"{name} is not valid Unicode: {error.reason} at position {error.start}.") from error
+
+
+def path_bytes(path: str | os.PathLike[str]) -> bytes:
+    """UserError: a zero character."""
+    encoded = os.fsencode(path)
+    if b"\0" in encoded:
+        raise UserError("a path must not contain a zero character.")
+    return encoded
+
+
+@dataclass(frozen=True)
+class Request:
+    """A question; the fields are the arguments of `Session.generate`."""
+
+    question: str
+    images: Sequence[int] | None = None
+    max_new_tokens: int | None = None
+    stop: Sequence[str] = ()
+    ignore_eos: bool = False
+    allow_special: bool = False
+    deadline_ms: float | None = None
+
+    def __post_init__(self) -> None:
+        utf8(self.question, "the question")
+        if self.max_new_tokens is not None and not 1 <= self.max_new_tokens <= _MOST_INT32:
+            raise UserError(f"max_new_tokens is {self.max_new_tokens}, but must be at least 1.")
+        if self.deadline_ms is not None and not self.deadline_ms > 0:
+            raise UserError(f"deadline_ms is {self.deadline_ms}, but must be above 0.")
+        if isinstance(self.stop, str) or not all(self.stop):
+            raise UserError("stop must be a list of strings, none of them empty.")
+
+    def options(self, on_text: Any) -> _abi.GenerateOptions:
+        """The C struct; ctypes keeps alive what its pointers point to."""
+        images = None if self.images is None else (ctypes.c_int32 * len(self.images))(*self.images)
+        stops = [utf8(text, "a stop string") for text in self.stop]
+        options: _abi.GenerateOptions = initialised(
+            _abi.GenerateOptions,
+            prompt=utf8(self.question, "the question"),
+            images=images,
+            image_count=0 if images is None else len(images),
+            max_new_tokens=self.max_new_tokens or 0,
+            ignore_eos=self.ignore_eos,
+            allow_special=self.allow_special,
+            stop=(ctypes.c_char_p * len(stops))(*stops),
+            stop_count=len(stops),
+            deadline_ms=self.deadline_ms or 0.0,
+            on_text=on_text,
+        )
+        return options
