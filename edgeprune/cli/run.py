@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--keep", type=value(keep), metavar="R", help="keep ratio K/N (the bundle's default)")
     add("--prune", metavar="NAME", help="pruning method, one of the bundle's (its default)")
     add("--variant", metavar="V", help="a built variant (the bundle's own graphs)")
-    add("--max-new-tokens", type=value(positive), default=128, metavar="N", help="most tokens to generate (128)")
+    add("--max-new-tokens", type=value(positive), metavar="N", help="most tokens to generate (128)")
     add_no_verify(parser)
     add_json(parser)
 
@@ -33,8 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from edgeprune.runtime.session import Model
 
-    verify = "sizes" if args.no_verify else "full"
-    with Model.open(args.bundle, variant=args.variant, verify=verify) as model:
+    with Model.open(args.bundle, variant=args.variant, verify="sizes" if args.no_verify else "full") as model:
         report = ask(model, args, stream=args.json != "-")
     if args.json is not None:
         write_json(report, args.json)
@@ -46,22 +45,22 @@ def run(args: argparse.Namespace) -> int:
 def ask(model: Model, args: argparse.Namespace, *, stream: bool) -> dict[str, Any]:
     """Encodes the pictures, answers the question, and returns what `--json` writes."""
     with model.new_session() as session:
-        images = [session.add_image(file, keep=args.keep, method=args.prune) for file in args.image]
+        for file in args.image:
+            session.add_image(file, keep=args.keep, method=args.prune)
         on_text = _write if stream else None
         answer = session.generate(args.prompt, max_new_tokens=args.max_new_tokens, on_text=on_text)
         if stream:
             print()
-        kept = [session.kept_tokens(image) for image in images]
-    return report_of(model.describe(), answer, list(zip(args.image, kept, strict=True)))
+    return report_of(model.describe(), answer, args.image)
 
 
-def report_of(facts: dict[str, Any], answer: Answer, kept: list[tuple[str, KeptTokens]]) -> dict[str, Any]:
+def report_of(facts: dict[str, Any], answer: Answer, files: list[str]) -> dict[str, Any]:
     """The object of `run --json`; counts come from the shapes of executed tensors.
 
     With several pictures the counts are sums, `keep_idx` holds one picture's after the other's, and `applied` means
     that every picture lost tokens.
     """
-    images = [image_report(file, tokens) for file, tokens in kept]
+    images = [image_report(file, tokens) for file, tokens in zip(files, answer.images, strict=True)]
     reasons = [entry["reason"] for entry in images if entry["reason"]] or ([] if images else ["no picture was given"])
     return {
         "text": answer.text,
@@ -76,7 +75,7 @@ def report_of(facts: dict[str, Any], answer: Answer, kept: list[tuple[str, KeptT
         "prompt_tokens": answer.prompt_tokens,
         "kv_tokens": answer.kv_tokens,
         "images": images,
-        "timings_ms": answer.timings.to_dict(),
+        "timings_ms": {name: time for name, time in answer.timings.to_dict().items() if name.endswith("_ms")},
         "provider": facts["provider"],
         "variant": facts["variant"],
     }
@@ -106,7 +105,7 @@ def summary(report: dict[str, Any]) -> str:
         count = f"K/N = {entry['kept_tokens']}/{entry['visual_tokens']} visual tokens kept"
         lines.append(f"{entry['file']}: {count}, {entry['method']}, keep {entry['keep']:g}, {state}")
     times = report["timings_ms"]
-    stages = [f"{name.removesuffix('_ms')} {time:.1f} ms" for name, time in times.items() if time is not None]
+    stages = [f"{name.removesuffix('_ms')} {time:.1f} ms" for name, time in times.items()]
     lines += [f"prompt tokens {report['prompt_tokens']}, kv tokens {report['kv_tokens']}, {report['finish_reason']}"]
     return "\n".join([*lines, ", ".join(stages)])
 

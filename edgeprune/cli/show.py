@@ -30,13 +30,12 @@ def run(args: argparse.Namespace) -> int:
     if args.output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UserError(f"{args.output} must end in .png or .jpg.")
 
-    from edgeprune.bundle import read_manifest
     from edgeprune.measure.overlay import draw_overlay, legend
     from edgeprune.runtime.session import Model
 
     with Model.open(args.bundle, verify="sizes" if args.no_verify else "full") as model:
         kept = [_kept(model, args, method) for method in args.prune]
-    drawn = draw_overlay(args.image, kept, read_manifest(args.bundle).preprocess)
+        drawn = draw_overlay(args.image, kept, model.bundle.manifest.preprocess)
     try:
         drawn.save(args.output)
     except OSError as error:
