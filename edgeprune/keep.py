@@ -1,15 +1,25 @@
-"""The one place in Python where a keep ratio becomes a count; the runtime has the same rule in C++."""
+"""The one place in Python where a keep ratio becomes a count; runtime/src/keep_count.cpp is the same rule in C++."""
 
 from __future__ import annotations
 
 import math
 
+from edgeprune.errors import UserError
 
-def keep_count(tokens: int, ratio: float) -> int:
+
+def keep_count(visual_tokens: int, ratio: float) -> int:
     """K of N visual tokens: max(1, floor(N * ratio + 0.5)), in double.
 
     Args:
-        tokens: N of one image, before pruning.
-        ratio: keep ratio K/N in (0, 1].
+        visual_tokens: N of one image, before pruning; at least 1.
+        ratio: keep ratio K/N, greater than 0 and at most 1.
+
+    Raises:
+        UserError: the ratio lies outside, or is not a number.
+        ValueError: N is below 1, which no family can have.
     """
-    return max(1, math.floor(tokens * ratio + 0.5))
+    if visual_tokens < 1:
+        raise ValueError(f"an image has at least one visual token, not {visual_tokens}")
+    if not 0.0 < ratio <= 1.0:
+        raise UserError(f"The keep ratio is {ratio}; give a number greater than 0 and at most 1.")
+    return max(1, math.floor(visual_tokens * ratio + 0.5))
