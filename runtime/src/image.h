@@ -1,4 +1,4 @@
-// Pictures: pixels in, the exact bytes and floats that the Hugging Face processor (Pillow back end) would give out.
+// Pictures: pixels in, the exact bytes and floats that the Hugging Face processor (back end Pillow 13) gives out.
 #pragma once
 
 #include <array>
@@ -49,8 +49,9 @@ void check_image_size(int64_t width, int64_t height, const std::string& what = "
 Rgb to_rgb(const ep_frame& frame);
 
 // JPEG or PNG by content, not by name; the pixels of Pillow's Image.open(path).convert("RGB"), EXIF orientation not
-// applied. Throws Error: EP_ERROR_IO (missing, unreadable, a directory), EP_ERROR_IMAGE (empty, truncated, no image,
-// too large), EP_ERROR_UNSUPPORTED (the shared library that reads this format is not installed).
+// applied; 16-bit gray PNG, which Pillow whitens, is refused. Throws Error: EP_ERROR_IO (missing, unreadable, a
+// directory), EP_ERROR_IMAGE (empty, truncated, no image, too large), EP_ERROR_UNSUPPORTED (the shared library that
+// reads this format is not installed).
 Rgb decode_image_file(const std::string& path);
 
 // The resized and cropped picture before 1/255 and normalisation. Throws Error(EP_ERROR_IMAGE) for a picture so
