@@ -1,0 +1,79 @@
+#include "backend.h"
+
+#include <algorithm>
+
+#include "error.h"
+#include "float16.h"
+
+namespace edgeprune {
+
+size_t dtype_bytes(DType dtype) {
+    switch (dtype) {
+        case DType::float16:
+            return 2;
+        case DType::int64:
+            return 8;
+        case DType::float32:
+        case DType::int32:
+            return 4;
+    }
+    throw Error(EP_ERROR_INTERNAL, "unknown element type");
+}
+
+const char* dtype_name(DType dtype) {
+    switch (dtype) {
+        case DType::float32:
+            return "float32";
+        case DType::float16:
+            return "float16";
+        case DType::int64:
+            return "int64";
+        case DType::int32:
+            return "int32";
+    }
+    throw Error(EP_ERROR_INTERNAL, "unknown element type");
+}
+
+int64_t element_count(const Shape& shape) {
+    int64_t count = 1;
+    for (const int64_t dimension : shape) count *= dimension;
+    return count;
+}
+
+std::string shape_text(const Shape& shape) {
+    std::string text = "(";
+    for (size_t i = 0; i < shape.size(); ++i) {
+        if (i > 0) text += ", ";
+        text += shape[i] < 0 ? "?" : std::to_string(shape[i]);
+    }
+    return text + ")";
+}
+
+std::vector<float> to_floats(const Tensor& tensor) {
+    std::vector<float> values(static_cast<size_t>(element_count(tensor.shape())));
+    if (tensor.dtype() == DType::float32) {
+        const auto* source = static_cast<const float*>(tensor.data());
+        std::copy_n(source, values.size(), values.begin());
+    } else if (tensor.dtype() == DType::float16) {
+        const auto* source = static_cast<const uint16_t*>(tensor.data());
+        std::transform(source, source + values.size(), values.begin(), half_to_float);
+    } else {
+        throw Error(EP_ERROR_INTERNAL, "a tensor of floats was expected");
+    }
+    return values;
+}
+
+TensorPtr from_floats(const Backend& backend, DType dtype, const Shape& shape, const float* values) {
+    const auto count = static_cast<size_t>(element_count(shape));
+    TensorPtr tensor = backend.new_tensor(dtype, shape);
+    if (dtype == DType::float32) {
+        std::copy_n(values, count, static_cast<float*>(tensor->mutable_data()));
+    } else if (dtype == DType::float16) {
+        std::transform(values, values + count, static_cast<uint16_t*>(tensor->mutable_data()), float_to_half);
+    } else {
+        throw Error(EP_ERROR_INTERNAL, "a tensor of floats was expected");
+    }
+    return tensor;
+}
+
+}  // namespace edgeprune

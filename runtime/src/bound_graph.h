@@ -1,0 +1,40 @@
+// A loaded graph whose tensors are addressed by role.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend.h"
+#include "manifest.h"
+
+namespace edgeprune {
+
+using RoleTensors = std::map<std::string, TensorPtr>;
+
+class BoundGraph {
+public:
+    // Compares the manifest's tensors with the loaded graph's: names, element types, ranks and fixed dimensions.
+    // Throws Error(EP_ERROR_BUNDLE).
+    BoundGraph(const GraphSpec& spec, std::unique_ptr<Graph> graph);
+
+    const GraphSpec& spec() const { return spec_; }
+    bool has_input(const std::string& role) const;
+    // Throws Error(EP_ERROR_BUNDLE) when the graph has no such tensor.
+    const TensorSpec& input(const std::string& role) const;
+    const TensorSpec& output(const std::string& role) const;
+    // Every input of the graph by role; roles that the graph does not have are left out. All outputs by role.
+    RoleTensors run(const RoleTensors& inputs, Abort& abort) const;
+
+private:
+    GraphSpec spec_;
+    std::unique_ptr<Graph> graph_;
+    std::vector<std::string> output_names_;
+};
+
+// The roles a graph of this stage (vision, embedding, decoder) must have, with their element types and ranks.
+// Throws Error(EP_ERROR_BUNDLE) for a missing or unknown role.
+void check_roles(const GraphSpec& spec, bool dynamic_keep);
+
+}  // namespace edgeprune

@@ -1,0 +1,205 @@
+// Session::generate: one question from its text to the end of its answer.
+#include <algorithm>
+
+#include "error.h"
+#include "sampler.h"
+#include "session.h"
+#include "stages.h"
+#include "stop.h"
+
+namespace edgeprune {
+namespace {
+
+constexpr int64_t kDefaultNewTokens = 128;
+
+std::vector<std::string> stop_strings(const Manifest& manifest, const GenerateRequest& request) {
+    std::vector<std::string> stops = request.stop;
+    // A bundle's own stop strings end an answer just as its end-of-sequence tokens do.
+    if (!request.ignore_eos) stops.insert(stops.end(), manifest.tokens.stop.begin(), manifest.tokens.stop.end());
+    stops.erase(std::remove(stops.begin(), stops.end(), ""), stops.end());
+    return stops;
+}
+
+// How many tokens may be made. Throws Error(EP_ERROR_CONTEXT_FULL).
+int64_t new_token_limit(int64_t prompt_tokens, int64_t asked, int64_t context_length) {
+    const int64_t left = context_length - prompt_tokens;
+    if (left >= std::max<int64_t>(asked, 1)) return asked > 0 ? asked : std::min(kDefaultNewTokens, left);
+    std::string text = "the prompt has " + std::to_string(prompt_tokens) + " tokens";
+    if (asked > 0) text += " and " + std::to_string(asked) + " new ones are asked for";
+    throw Error(EP_ERROR_CONTEXT_FULL, text + ", but the context holds " + std::to_string(context_length) +
+                                           "; shorten the prompt, keep fewer visual tokens or ask for fewer new ones");
+}
+
+}  // namespace
+
+class Generation {
+public:
+    Generation(Session& session, const GenerateRequest& request)
+        : session_(session),
+          model_(session.model()),
+          request_(request),
+          answer_(session.answer_),
+          text_(model_.tokenizer()),
+          stops_(stop_strings(model_.manifest(), request)) {
+        answer_ = {};
+        session_.logits_.clear();
+        session_.prefill_logits_.clear();
+    }
+
+    void run() {
+        start_ = Clock::now();
+        const Deadline deadline(session_.abort_, start_, request_.deadline_ms);
+        const std::vector<Item> prompt = tokenize();
+        limit_ = new_token_limit(answer_.prompt_tokens, request_.max_new_tokens, model_.manifest().context_length);
+        times_ = session_.image_timings_;
+        try {
+            prefill(prompt);
+            decode();
+        } catch (const Error& error) {
+            stop(error.status());
+            throw;
+        }
+        finish();
+    }
+
+private:
+    std::vector<Item> tokenize() {
+        const std::vector<ImageSlots> images = session_.image_slots(request_);
+        const PromptText text =
+            render_prompt(model_.manifest(), request_.prompt, images.size(), request_.allow_special);
+        std::vector<Item> prompt = prompt_items(model_.manifest(), model_.tokenizer(), text, images);
+        answer_.prompt_tokens = static_cast<int64_t>(prompt.size());
+        answer_.visual_tokens_kept =
+            std::count_if(prompt.begin(), prompt.end(), [](const Item& i) { return i.visual(); });
+        tokenize_ms_ = elapsed_ms(start_);
+        return prompt;
+    }
+
+    void prefill(const std::vector<Item>& prompt) {
+        // The last position has to run again, for its logits are wanted.
+        const int64_t reused = std::min(session_.cache_.common_prefix(prompt), answer_.prompt_tokens - 1);
+        session_.cache_.truncate(reused);
+        answer_.reused_tokens = reused;
+        const std::vector<Item> rest(prompt.begin() + reused, prompt.end());
+
+        Clock::time_point start = Clock::now();
+        const std::vector<float> embeds = embed(rest);
+        times_.embed_ms = tokenize_ms_ + elapsed_ms(start);
+        session_.abort_.check();
+        start = Clock::now();
+        session_.logits_ = run_decoder(model_, rest, embeds, session_.cache_, session_.abort_);
+        times_.prefill_ms = elapsed_ms(start);
+        session_.prefill_logits_ = session_.logits_;
+    }
+
+    // (T, D) embeddings of items: rows of the embedding graph and of the images.
+    std::vector<float> embed(const std::vector<Item>& items) {
+        std::vector<int32_t> ids;
+        for (const Item& item : items) {
+            if (!item.visual()) ids.push_back(item.token);
+        }
+        const std::vector<float> texts = embed_tokens(model_, ids, session_.abort_);
+        const size_t width =
+            ids.empty() ? static_cast<size_t>(session_.image(items.front().image).width) : texts.size() / ids.size();
+        std::vector<float> embeds;
+        embeds.reserve(items.size() * width);
+        size_t next = 0;
+        for (const Item& item : items) {
+            const float* row = item.visual() ? visual_row(item, width) : texts.data() + width * next++;
+            embeds.insert(embeds.end(), row, row + width);
+        }
+        return embeds;
+    }
+
+    const float* visual_row(const Item& item, size_t width) const {
+        const SessionImage& image = session_.image(item.image);
+        if (static_cast<size_t>(image.width) == width)
+            return image.embeds.data() + width * static_cast<size_t>(item.slot);
+        throw Error(EP_ERROR_BUNDLE, "visual embeddings are " + std::to_string(image.width) +
+                                         " wide, but those of the text " + std::to_string(width));
+    }
+
+    void decode() {
+        for (;;) {
+            const int32_t token = greedy(session_.logits_);
+            if (answer_.ids.empty()) times_.ttft_ms = times_.images_ms() + elapsed_ms(start_);
+            answer_.ids.push_back(token);
+            if (ends(token)) return;
+            session_.abort_.check();
+            step(token);
+        }
+    }
+
+    // Takes a new token into the answer; true when the answer ends with it.
+    bool ends(int32_t token) {
+        const std::vector<int32_t>& eos = model_.manifest().tokens.eos;
+        if (!request_.ignore_eos && std::find(eos.begin(), eos.end(), token) != eos.end()) {
+            answer_.finish = EP_FINISH_EOS;
+            return true;
+        }
+        emit(stops_.push(text_.push(token)));
+        if (stopped_by_caller_) {
+            answer_.finish = EP_FINISH_CALLBACK;
+        } else if (stops_.stopped()) {
+            answer_.finish = EP_FINISH_STOP;
+        } else {
+            answer_.finish = EP_FINISH_LENGTH;
+            return static_cast<int64_t>(answer_.ids.size()) >= limit_;
+        }
+        return true;
+    }
+
+    void step(int32_t token) {
+        const Clock::time_point start = Clock::now();
+        const std::vector<Item> items{{token, -1, -1}};
+        const std::vector<float> embeds = embed(items);
+        session_.logits_ = run_decoder(model_, items, embeds, session_.cache_, session_.abort_);
+        times_.decode_ms += elapsed_ms(start);
+        ++times_.decode_steps;
+    }
+
+    void emit(const std::string& text) {
+        if (text.empty() || stopped_by_caller_) return;
+        answer_.text += text;
+        if (request_.on_text == nullptr) return;
+        stopped_by_caller_ = request_.on_text(text.c_str(), text.size(), answer_.ids.back(), request_.user_data) != 0;
+    }
+
+    void stop(ep_status status) {
+        if (status != EP_ERROR_ABORTED && status != EP_ERROR_DEADLINE) {
+            answer_ = {};
+            return;
+        }
+        answer_.finish = status == EP_ERROR_ABORTED ? EP_FINISH_ABORTED : EP_FINISH_DEADLINE;
+        finish();
+    }
+
+    void finish() {
+        emit(stops_.push(text_.finish()));
+        emit(stops_.finish());
+        answer_.kv_tokens = session_.cache_.length();
+        times_.kv_bytes = static_cast<int64_t>(session_.cache_.bytes());
+        times_.new_tokens = static_cast<int64_t>(answer_.ids.size());
+        times_.total_ms = times_.decode_image_ms + times_.images_ms() + elapsed_ms(start_);
+        session_.timings_ = times_;
+        session_.image_timings_ = {};
+    }
+
+    Session& session_;
+    const Model& model_;
+    const GenerateRequest& request_;
+    Answer& answer_;
+    StreamDecoder text_;
+    StopScanner stops_;
+    Clock::time_point start_;
+    Timings times_;
+    double tokenize_ms_ = 0;
+    int64_t limit_ = 0;
+    bool stopped_by_caller_ = false;
+};
+
+void Session::generate(const GenerateRequest& request) {
+    Generation(*this, request).run();
+}
+
+}  // namespace edgeprune

@@ -1,0 +1,277 @@
+#include "manifest.h"
+
+#include <algorithm>
+#include <limits>
+#include <set>
+
+#include "error.h"
+
+namespace edgeprune {
+namespace {
+
+using Json = nlohmann::json;
+
+[[noreturn]] void fail(const std::string& what) {
+    throw Error(EP_ERROR_BUNDLE, "manifest.json: " + what);
+}
+
+// A value together with where it stands, so that every error can name its field.
+class Node {
+public:
+    Node(const Json& value, std::string path) : value_(value), path_(std::move(path)) {}
+
+    const Json& json() const { return value_; }
+    const std::string& path() const { return path_; }
+    bool has(const std::string& key) const { return value_.is_object() && value_.contains(key); }
+
+    Node operator[](const std::string& key) const {
+        const std::string path = path_.empty() ? key : path_ + "." + key;
+        if (!value_.is_object()) fail(label() + " must be an object");
+        const auto found = value_.find(key);
+        if (found == value_.end()) fail(path + " is missing");
+        return {*found, path};
+    }
+    std::vector<Node> items() const {
+        if (!value_.is_array()) fail(label() + " must be a list");
+        std::vector<Node> nodes;
+        for (size_t i = 0; i < value_.size(); ++i) nodes.emplace_back(value_[i], path_ + "[" + std::to_string(i) + "]");
+        return nodes;
+    }
+    std::map<std::string, Node> members() const {
+        if (!value_.is_object()) fail(label() + " must be an object");
+        std::map<std::string, Node> nodes;
+        for (const auto& [key, value] : value_.items()) nodes.emplace(key, Node(value, path_ + "." + key));
+        return nodes;
+    }
+    std::string text() const {
+        if (!value_.is_string()) fail(label() + " must be a string");
+        return value_.get<std::string>();
+    }
+    bool flag() const {
+        if (!value_.is_boolean()) fail(label() + " must be true or false");
+        return value_.get<bool>();
+    }
+    // A whole number from `least` to `most`.
+    int64_t integer(int64_t least, int64_t most = std::numeric_limits<int64_t>::max()) const {
+        const bool fits =
+            value_.is_number_integer() && !(value_.is_number_unsigned() && value_.get<uint64_t>() > INT64_MAX);
+        if (!fits || value_.get<int64_t>() < least || value_.get<int64_t>() > most) {
+            fail(label() + " must be a whole number of at least " + std::to_string(least));
+        }
+        return value_.get<int64_t>();
+    }
+    int64_t count() const { return integer(1, int64_t{1} << 40); }
+    // A keep ratio.
+    double ratio() const {
+        if (!value_.is_number() || !(value_.get<double>() > 0 && value_.get<double>() <= 1)) {
+            fail(label() + " must be above 0 and at most 1");
+        }
+        return value_.get<double>();
+    }
+
+private:
+    std::string label() const { return path_.empty() ? "the document" : path_; }
+
+    const Json& value_;
+    std::string path_;
+};
+
+// The pattern of "path" in the schema.
+std::string safe_path(const std::string& path, const std::string& where) {
+    const auto allowed = [](char c) {
+        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
+               c == '/' || c == '-';
+    };
+    const bool parent = ("/" + path + "/").find("/../") != std::string::npos;
+    if (path.empty() || path.front() == '/' || parent || !std::all_of(path.begin(), path.end(), allowed)) {
+        fail(where + " is \"" + path + "\", but paths must be relative and stay inside the bundle");
+    }
+    return path;
+}
+
+std::vector<int32_t> parse_ids(const Node& node) {
+    std::vector<int32_t> ids;
+    for (const Node& item : node.items()) ids.push_back(static_cast<int32_t>(item.integer(0, INT32_MAX)));
+    return ids;
+}
+
+DType parse_dtype(const Node& node) {
+    const std::string name = node.text();
+    for (const DType dtype : {DType::float32, DType::float16, DType::int64, DType::int32}) {
+        if (name == dtype_name(dtype)) return dtype;
+    }
+    fail(node.path() + " \"" + name + "\" is not an element type");
+}
+
+TensorSpec parse_tensor(const Node& node) {
+    TensorSpec tensor;
+    tensor.role = node["role"].text();
+    tensor.name = node["name"].text();
+    tensor.dtype = parse_dtype(node["dtype"]);
+    for (const Node& dimension : node["shape"].items()) {
+        tensor.shape.push_back(dimension.json().is_string() ? -1 : dimension.count());
+    }
+    return tensor;
+}
+
+std::vector<TensorSpec> parse_tensors(const Node& node) {
+    std::vector<TensorSpec> tensors;
+    std::set<std::string> roles;
+    for (const Node& item : node.items()) {
+        tensors.push_back(parse_tensor(item));
+        if (!roles.insert(tensors.back().role).second) fail(item.path() + " repeats the role " + tensors.back().role);
+    }
+    return tensors;
+}
+
+KvSpec parse_kv(const Node& node) {
+    KvSpec kv;
+    kv.kind = node["kind"].text();
+    kv.layers = node["layers"].integer(1, 10000);
+    kv.heads = node["heads"].count();
+    kv.head_dim = node["head_dim"].count();
+    kv.dtype = parse_dtype(node["dtype"]);
+    return kv;
+}
+
+GraphSpec parse_graph(const Node& node) {
+    GraphSpec graph;
+    graph.stage = node["stage"].text();
+    graph.file = safe_path(node["file"].text(), node.path() + ".file");
+    for (const Node& item : node["data"].items()) graph.data.push_back(safe_path(item.text(), item.path()));
+    graph.inputs = parse_tensors(node["inputs"]);
+    graph.outputs = parse_tensors(node["outputs"]);
+    if (node.has("kv")) graph.kv = parse_kv(node["kv"]);
+    return graph;
+}
+
+MethodSpec parse_method(const std::string& name, const Node& node) {
+    MethodSpec method;
+    method.name = name;
+    method.where = node["where"].text();
+    method.text = node["text"].flag();
+    method.dynamic_keep = node["dynamic_keep"].flag();
+    const Node fixed = node["static_keep"];
+    if (!fixed.json().is_null()) method.static_keep = fixed.count();
+    if (method.dynamic_keep == method.static_keep.has_value()) {
+        fail(node.path() + " must have either dynamic_keep or static_keep");
+    }
+    return method;
+}
+
+PromptSegment parse_segment(const Node& node) {
+    PromptSegment segment;
+    if (node.has("text")) {
+        segment.text = node["text"].text();
+    } else if (node.has("images")) {
+        segment.kind = PromptSegment::Kind::images;
+        segment.before = node["images"]["before"].text();
+        segment.after = node["images"]["after"].text();
+    } else if (node.has("question")) {
+        segment.kind = PromptSegment::Kind::question;
+    } else {
+        fail(node.path() + " must be text, images or question");
+    }
+    return segment;
+}
+
+TokenSpec parse_tokens(const Node& node) {
+    TokenSpec tokens;
+    tokens.image_marker = node["image_marker"].text();
+    tokens.image = static_cast<int32_t>(node["image"].integer(0, INT32_MAX));
+    tokens.eos = parse_ids(node["eos"]);
+    tokens.prefix = parse_ids(node["prefix"]);
+    tokens.suffix = parse_ids(node["suffix"]);
+    for (const Node& item : node["stop"].items()) tokens.stop.push_back(item.text());
+    return tokens;
+}
+
+void parse_keep(const Node& node, Manifest& manifest) {
+    manifest.keep_default = node["default"].ratio();
+    manifest.keep_min = node["min"].ratio();
+    manifest.keep_max = node["max"].ratio();
+    if (!(manifest.keep_min <= manifest.keep_default && manifest.keep_default <= manifest.keep_max)) {
+        fail("keep.default must lie between keep.min and keep.max");
+    }
+}
+
+void parse_grid(const Node& root, Manifest& manifest) {
+    manifest.visual_tokens = root["visual_tokens"].integer(1, int64_t{1} << 31);
+    const std::vector<Node> grid = root["grid"].items();
+    if (grid.size() != 2) fail("grid must be [rows, columns]");
+    manifest.grid_rows = static_cast<int32_t>(grid[0].integer(1, 1 << 20));
+    manifest.grid_cols = static_cast<int32_t>(grid[1].integer(1, 1 << 20));
+    if (int64_t{manifest.grid_rows} * manifest.grid_cols != manifest.visual_tokens) {
+        fail("grid must hold visual_tokens patches");
+    }
+}
+
+void parse_methods(const Node& node, Manifest& manifest) {
+    manifest.default_method = node["default"].text();
+    for (const auto& [name, method] : node["each"].members())
+        manifest.methods.emplace(name, parse_method(name, method));
+    if (manifest.methods.count(manifest.default_method) == 0) {
+        fail("methods.default \"" + manifest.default_method + "\" is not one of methods.each");
+    }
+}
+
+void parse_graphs(const Node& node, Manifest& manifest) {
+    for (const auto& [name, list] : node["vision"].members()) {
+        std::vector<GraphSpec>& stages = manifest.vision[name];
+        for (const Node& item : list.items()) stages.push_back(parse_graph(item));
+        if (stages.empty()) fail(list.path() + " is empty");
+    }
+    for (const auto& [name, method] : manifest.methods) {
+        if (manifest.vision.count(name) == 0) fail("graphs.vision has no graph for the method \"" + name + "\"");
+    }
+    manifest.embedding = parse_graph(node["embedding"]);
+    manifest.decoder = parse_graph(node["decoder"]);
+    if (!manifest.decoder.kv) fail("graphs.decoder.kv is missing");
+}
+
+void parse_files(const Node& node, Manifest& manifest) {
+    for (const auto& [path, file] : node.members()) {
+        FileSpec spec;
+        spec.sha256 = file["sha256"].text();
+        spec.bytes = static_cast<uint64_t>(file["bytes"].integer(0));
+        manifest.files.emplace(safe_path(path, "files"), spec);
+    }
+}
+
+void check_version(const Node& root) {
+    const Json& version = root["schema_version"].json();
+    if (version != kManifestSchemaVersion) {
+        fail("schema_version is " + version.dump() + ", but this library reads " +
+             std::to_string(kManifestSchemaVersion) + "; export the bundle again with this version of edgeprune");
+    }
+}
+
+Manifest parse_root(const Node& root) {
+    check_version(root);
+    Manifest manifest;
+    manifest.name = root["name"].text();
+    manifest.family = root["family"].text();
+    parse_grid(root, manifest);
+    parse_keep(root["keep"], manifest);
+    parse_methods(root["methods"], manifest);
+    manifest.preprocess = root["preprocess"].json();
+    for (const Node& item : root["prompt"]["segments"].items()) manifest.prompt.push_back(parse_segment(item));
+    manifest.tokens = parse_tokens(root["tokens"]);
+    manifest.positions = root["positions"].text();
+    manifest.context_length = root["context_length"].count();
+    parse_graphs(root["graphs"], manifest);
+    parse_files(root["files"], manifest);
+    manifest.min_onnxruntime = root["min_onnxruntime"].text();
+    for (const Node& item : root["variants"].items()) manifest.variants.push_back(item["slug"].text());
+    return manifest;
+}
+
+}  // namespace
+
+Manifest parse_manifest(const std::string& json_text) {
+    const Json document = Json::parse(json_text, nullptr, /*allow_exceptions=*/false);
+    if (document.is_discarded()) fail("this is not JSON");
+    return parse_root(Node(document, ""));
+}
+
+}  // namespace edgeprune

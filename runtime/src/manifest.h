@@ -1,0 +1,88 @@
+// manifest.json of a bundle: parsed and validated as far as the runtime reads it (docs/manifest.schema.json has it
+// all).
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "backend.h"
+
+namespace edgeprune {
+
+constexpr int kManifestSchemaVersion = 1;
+
+// A tensor of a graph, bound by role. A free dimension (a letter in the manifest) is -1.
+struct TensorSpec {
+    std::string role;
+    std::string name;
+    DType dtype = DType::float32;
+    Shape shape;
+};
+
+struct KvSpec {
+    std::string kind;  // growing | fixed
+    int64_t layers = 0, heads = 0, head_dim = 0;
+    DType dtype = DType::float32;
+};
+
+struct GraphSpec {
+    std::string stage;
+    std::string file;
+    std::vector<std::string> data;
+    std::vector<TensorSpec> inputs, outputs;
+    std::optional<KvSpec> kv;
+};
+
+struct MethodSpec {
+    std::string name;
+    std::string where;
+    bool text = false;
+    bool dynamic_keep = false;
+    std::optional<int64_t> static_keep;
+};
+
+struct PromptSegment {
+    enum class Kind { text, images, question } kind = Kind::text;
+    std::string text;           // text
+    std::string before, after;  // images
+};
+
+struct TokenSpec {
+    std::string image_marker;
+    int32_t image = 0;
+    std::vector<int32_t> eos, prefix, suffix;
+    std::vector<std::string> stop;
+};
+
+struct FileSpec {
+    std::string sha256;
+    uint64_t bytes = 0;
+};
+
+struct Manifest {
+    std::string name, family;
+    int64_t visual_tokens = 0;
+    int32_t grid_rows = 0, grid_cols = 0;
+    double keep_default = 0, keep_min = 0, keep_max = 0;
+    std::string default_method;
+    std::map<std::string, MethodSpec> methods;
+    nlohmann::json preprocess;  // read by parse_preprocess
+    std::vector<PromptSegment> prompt;
+    TokenSpec tokens;
+    std::string positions;
+    int64_t context_length = 0;
+    std::map<std::string, std::vector<GraphSpec>> vision;
+    GraphSpec embedding, decoder;
+    std::map<std::string, FileSpec> files;
+    std::string min_onnxruntime;
+    std::vector<std::string> variants;
+};
+
+// Throws Error(EP_ERROR_BUNDLE) that names the field, also for paths that are absolute or contain "..".
+Manifest parse_manifest(const std::string& json_text);
+
+}  // namespace edgeprune

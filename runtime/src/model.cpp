@@ -1,0 +1,158 @@
+#include "model.h"
+
+#include <set>
+
+#include "backend_ort.h"
+#include "error.h"
+#include "log.h"
+
+namespace edgeprune {
+namespace {
+
+constexpr const char* kTokenizerFile = "tokenizer/tokenizer.json";
+
+std::string joined(const std::vector<std::string>& words) {
+    std::string text;
+    for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
+    return text.empty() ? "none" : text;
+}
+
+void check_variant(const Manifest& manifest, const std::string& variant) {
+    if (variant.empty()) return;
+    for (const std::string& slug : manifest.variants) {
+        if (slug == variant) {
+            throw Error(EP_ERROR_UNSUPPORTED, "variant \"" + variant +
+                                                  "\" cannot be run by this version of libedgeprune; " +
+                                                  "open the bundle without a variant");
+        }
+    }
+    throw Error(EP_ERROR_INVALID_ARGUMENT,
+                "the bundle has no variant \"" + variant + "\"; it has: " + joined(manifest.variants));
+}
+
+// Refuses by name what a manifest may say and this library cannot do.
+void check_supported(const Manifest& manifest) {
+    if (manifest.positions != "compact") {
+        throw Error(EP_ERROR_UNSUPPORTED, "this library does not know \"" + manifest.positions + "\" positions");
+    }
+    if (manifest.decoder.kv->kind != "growing") {
+        throw Error(EP_ERROR_UNSUPPORTED,
+                    "this library does not know a \"" + manifest.decoder.kv->kind + "\" KV cache");
+    }
+}
+
+// The height or width of a preprocessed picture where the manifest fixes it, else -1.
+int64_t fixed_edge(int crop, bool exact, int resized) {
+    return crop > 0 ? crop : (exact ? resized : -1);
+}
+
+void check_picture_size(const PreprocessSpec& preprocess, const BoundGraph& vision) {
+    const Shape& shape = vision.input("pixel_values").shape;
+    const int64_t height = fixed_edge(preprocess.crop_height, preprocess.exact, preprocess.resize_height);
+    const int64_t width = fixed_edge(preprocess.crop_width, preprocess.exact, preprocess.resize_width);
+    const auto differ = [](int64_t a, int64_t b) { return a > 0 && b > 0 && a != b; };
+    if (differ(height, shape[2]) || differ(width, shape[3])) {
+        throw Error(EP_ERROR_BUNDLE, "manifest.json: preprocess makes pictures of " + shape_text({height, width}) +
+                                         ", but the vision graph reads " + shape_text(shape));
+    }
+}
+
+}  // namespace
+
+Model::Model(const std::string& directory, const ModelSettings& settings)
+    : settings_(settings),
+      files_(directory),
+      manifest_(parse_manifest(read_text_file(files_.directory() + "/manifest.json"))),
+      preprocess_(parse_preprocess(manifest_.preprocess)) {
+    check_variant(manifest_, settings.variant);
+    check_supported(manifest_);
+    files_.check_sizes(manifest_);
+    backend_ = open_ort_backend(settings.onnxruntime_library, parse_version(manifest_.min_onnxruntime));
+    tokenizer_ = load_tokenizer();
+    // One row of a table: a second thread would only wait for the first.
+    embedding_ = load(manifest_.embedding, 1, false);
+    decoder_ = load(manifest_.decoder, settings_.threads, false);
+    check_picture_size(preprocess_, vision(manifest_.default_method));
+    description_ = describe();
+}
+
+std::unique_ptr<Tokenizer> Model::load_tokenizer() const {
+    auto tokenizer = Tokenizer::from_json(read_text_file(files_.verified(manifest_, kTokenizerFile, settings_.hashes)));
+    const TokenSpec& tokens = manifest_.tokens;
+    if (tokenizer->token_to_id(tokens.image_marker) != tokens.image) {
+        throw Error(EP_ERROR_BUNDLE, "manifest.json: tokens.image is " + std::to_string(tokens.image) +
+                                         ", but the tokenizer gives \"" + tokens.image_marker + "\" the id " +
+                                         std::to_string(tokenizer->token_to_id(tokens.image_marker)));
+    }
+    return tokenizer;
+}
+
+std::unique_ptr<BoundGraph> Model::load(const GraphSpec& spec, int32_t threads, bool dynamic_keep) const {
+    check_roles(spec, dynamic_keep);
+    for (const std::string& file : spec.data) files_.verified(manifest_, file, settings_.hashes);
+    const std::string path = files_.verified(manifest_, spec.file, settings_.hashes);
+    log(EP_LOG_INFO, "loading " + path);
+    return std::make_unique<BoundGraph>(spec, backend_->open_graph(path, threads));
+}
+
+const MethodSpec& Model::method(const std::string& name) const {
+    const auto found = manifest_.methods.find(name);
+    if (found != manifest_.methods.end()) return found->second;
+    std::vector<std::string> names;
+    for (const auto& [known, spec] : manifest_.methods) names.push_back(known);
+    throw Error(EP_ERROR_INVALID_ARGUMENT,
+                "the bundle has no pruning method \"" + name + "\"; it has: " + joined(names));
+}
+
+const BoundGraph& Model::vision(const std::string& name) const {
+    const MethodSpec& spec = method(name);
+    const std::vector<GraphSpec>& stages = manifest_.vision.at(name);
+    if (spec.text || stages.size() != 1 || stages.front().stage != "vision") {
+        throw Error(EP_ERROR_UNSUPPORTED,
+                    "method \"" + name + "\" reads the question, which this library cannot do yet");
+    }
+    const std::lock_guard<std::mutex> lock(vision_mutex_);
+    std::unique_ptr<BoundGraph>& graph = vision_[name];
+    if (!graph) graph = load(stages.front(), settings_.threads, spec.dynamic_keep);
+    return *graph;
+}
+
+uint64_t Model::weights_bytes() const {
+    std::set<std::string> files;
+    const auto add = [&files](const GraphSpec& graph) {
+        files.insert(graph.file);
+        files.insert(graph.data.begin(), graph.data.end());
+    };
+    add(manifest_.embedding);
+    add(manifest_.decoder);
+    for (const auto& [name, stages] : manifest_.vision) {
+        for (const GraphSpec& graph : stages) add(graph);
+    }
+    uint64_t bytes = 0;
+    for (const std::string& file : files) bytes += manifest_.files.at(file).bytes;
+    return bytes;
+}
+
+std::string Model::describe() const {
+    const KvSpec& kv = *manifest_.decoder.kv;
+    nlohmann::ordered_json methods = nlohmann::ordered_json::array();
+    for (const auto& [name, spec] : manifest_.methods) methods.push_back(name);
+    const nlohmann::ordered_json description = {
+        {"name", manifest_.name},
+        {"family", manifest_.family},
+        {"provider", backend_->provider()},
+        {"variant", nullptr},
+        {"onnxruntime", {{"version", backend_->version()}, {"library", backend_->library()}}},
+        {"context_length", manifest_.context_length},
+        {"visual_tokens", manifest_.visual_tokens},
+        {"grid", {manifest_.grid_rows, manifest_.grid_cols}},
+        {"keep", {{"default", manifest_.keep_default}, {"min", manifest_.keep_min}, {"max", manifest_.keep_max}}},
+        {"methods", methods},
+        {"default_method", manifest_.default_method},
+        {"weights_bytes", weights_bytes()},
+        {"kv_bytes_per_token", 2 * kv.layers * kv.heads * kv.head_dim * static_cast<int64_t>(dtype_bytes(kv.dtype))},
+    };
+    return description.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+}  // namespace edgeprune

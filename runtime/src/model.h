@@ -1,0 +1,61 @@
+// An opened bundle: immutable, shared between sessions and threads.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "backend.h"
+#include "bound_graph.h"
+#include "bundle_files.h"
+#include "image.h"
+#include "manifest.h"
+#include "tokenizer.h"
+
+namespace edgeprune {
+
+struct ModelSettings {
+    std::string onnxruntime_library;  // "" : search
+    std::string variant;              // "" : the canonical graphs
+    int32_t threads = 0;
+    bool hashes = true;
+};
+
+class Model {
+public:
+    // Opens, verifies and loads: the embedding, the decoder and the default method's vision graph. Throws Error.
+    Model(const std::string& directory, const ModelSettings& settings);
+
+    const Manifest& manifest() const { return manifest_; }
+    const Backend& backend() const { return *backend_; }
+    const Tokenizer& tokenizer() const { return *tokenizer_; }
+    const PreprocessSpec& preprocess() const { return preprocess_; }
+    const BoundGraph& embedding() const { return *embedding_; }
+    const BoundGraph& decoder() const { return *decoder_; }
+    // The vision graph of a method, loaded on its first use. Thread-safe.
+    // Throws Error: EP_ERROR_INVALID_ARGUMENT for an unknown method, EP_ERROR_UNSUPPORTED for one that reads the text.
+    const BoundGraph& vision(const std::string& method) const;
+    const MethodSpec& method(const std::string& name) const;
+    // The JSON of ep_model_describe.
+    const std::string& description() const { return description_; }
+
+private:
+    std::unique_ptr<BoundGraph> load(const GraphSpec& spec, int32_t threads, bool dynamic_keep) const;
+    std::unique_ptr<Tokenizer> load_tokenizer() const;
+    uint64_t weights_bytes() const;
+    std::string describe() const;
+
+    ModelSettings settings_;
+    mutable BundleFiles files_;
+    Manifest manifest_;
+    PreprocessSpec preprocess_;
+    std::unique_ptr<Backend> backend_;
+    std::unique_ptr<Tokenizer> tokenizer_;
+    std::unique_ptr<BoundGraph> embedding_, decoder_;
+    mutable std::mutex vision_mutex_;
+    mutable std::map<std::string, std::unique_ptr<BoundGraph>> vision_;
+    std::string description_;
+};
+
+}  // namespace edgeprune
