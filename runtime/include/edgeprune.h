@@ -126,7 +126,7 @@ EP_API void ep_set_log(ep_log_fn fn, ep_log_level least, void *user_data);
 
 typedef struct ep_model_options {
     size_t struct_size;
-    const char *onnxruntime_library; /* path of libonnxruntime; NULL: EDGEPRUNE_ORT_LIB, then the loader path */
+    const char *onnxruntime_library; /* path of libonnxruntime; NULL: EDGEPRUNE_ORT_LIB when set, else the loader path */
     const char *variant;             /* slug of a built variant; NULL: the canonical fp32 graphs */
     int32_t threads;                 /* threads inside one graph run; 0: onnxruntime's own choice */
     int32_t verify;                  /* an ep_verify value */
@@ -227,7 +227,8 @@ EP_API ep_status ep_session_set_image_embeds(ep_session *session, int32_t image_
 /* ---- questions --------------------------------------------------------------------------------------------- */
 
 /* Called for every piece of text as it becomes final (never half a character). `text` is borrowed for the call.
- * Return non-zero to stop. Called on the thread that called ep_session_generate. */
+ * Return non-zero to stop. Called on the thread that called ep_session_generate; of this header it may call only
+ * ep_session_abort for the same session. */
 typedef int32_t (*ep_text_fn)(const char *text, size_t size, int32_t token_id, void *user_data);
 
 typedef struct ep_generate_options {
@@ -235,12 +236,12 @@ typedef struct ep_generate_options {
     const char *prompt;        /* the question; the bundle's template is put around it */
     const int32_t *images;     /* image ids in the order of the prompt; NULL: all images of the session */
     size_t image_count;        /* with images != NULL; 0 asks without a picture */
-    int32_t max_new_tokens;    /* default 128 */
-    int32_t ignore_eos;        /* non-zero: go on until max_new_tokens, for measurements */
+    int32_t max_new_tokens;    /* 0 (default): 128, or fewer when the context ends before that */
+    int32_t ignore_eos;        /* non-zero: the bundle's end-of-sequence tokens and stop strings end nothing */
     int32_t allow_special;     /* non-zero: special tokens written in the prompt count as such */
     const char *const *stop;   /* stop strings beside the bundle's own */
     size_t stop_count;
-    double deadline_ms;        /* from the call on; 0: none. Checked between tokens */
+    double deadline_ms;        /* from the call on; 0: none. Stops between tokens and inside a graph run */
     ep_text_fn on_text;        /* may be NULL */
     void *user_data;
 } ep_generate_options;
@@ -249,6 +250,7 @@ EP_API void ep_generate_options_init(ep_generate_options *options);
 typedef struct ep_answer {
     size_t struct_size;
     const char *text;           /* borrowed until the next generate, reset or free */
+    size_t text_size;           /* bytes of text; it may hold zero characters when the model makes them */
     const int32_t *token_ids;   /* generated ids, end-of-sequence included when it was made; borrowed likewise */
     size_t token_count;
     int32_t finish_reason;      /* an ep_finish_reason value */
@@ -263,7 +265,8 @@ EP_API void ep_answer_init(ep_answer *answer);
  * question about the same picture costs no vision and no shared prefill. With EP_ERROR_ABORTED and EP_ERROR_DEADLINE
  * the answer holds what had been made. `answer` may be NULL. */
 EP_API ep_status ep_session_generate(ep_session *session, const ep_generate_options *options, ep_answer *answer);
-/* Stops a running ep_session_generate or ep_session_add_image from another thread; without one it does nothing. */
+/* Stops a running ep_session_generate or ep_session_add_image from another thread; without one it does nothing.
+ * It takes a lock, so do not call it from a signal handler. */
 EP_API void ep_session_abort(ep_session *session);
 
 /* Logits of the last executed position: V floats, borrowed until the next generate. */
