@@ -52,7 +52,7 @@ def parse(spec: str) -> PruningMethod:
     Raises:
         PruningError: unknown method, unknown parameter, or a value of the wrong type.
     """
-    name, _, tail = spec.strip().partition(":")
+    name, _, tail = (part.strip() for part in spec.partition(":"))
     cls = method_class(name)
     types = parameter_types(cls)
     values: dict[str, Any] = {}
