@@ -3,7 +3,7 @@
 Two stages: the projector is aligned to words (align.py), then projector and LoRA are trained on the answers. Worker
 processes of one thread each average their gradients; two such workers do twice the work of one, where two threads in
 one process do 1.5 times. The schedule counts steps, never seconds, and every draw is seeded by (seed, step, worker), so
-a run can be repeated. Checkpoints: OUT/aligned.pt, OUT/step-N.pt, OUT/final.pt.
+a run can be repeated. Checkpoints: OUT/aligned.pt, latest.pt, step-N.pt, final.pt.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from packing import Packed
 from torch import nn
 
 FEW_CYCLE = (26, 34, 26, 48)  # K, step by step, for the first FEW_SHARE of the run: cheap steps that teach the task
-WIDE_CYCLE = (26, 256, 38, 96, 26, 128, 64, 256, 38, 26)  # then all keep ratios
-FEW_SHARE = 0.7
+WIDE_CYCLE = (256, 26, 128, 38, 256, 64, 26, 96)  # then all keep ratios
+FEW_SHARE = 0.71
 RANDOM_SHARE = {True: 0.5, False: 0.25}  # of random selections at K >= MANY and below; the rest is [CLS] top-k
 MANY = 64
 QUESTIONS = 4  # at most, per image; what, count and where come first
 COUNT_WEIGHT = 2.0
 ALIGN_SCENES, ALIGN_STEPS = 2000, 600
+SAVE_EVERY = 20
 WARM_UP, FLOOR, CLIP = 25, 0.03, 1.0
 
 
@@ -42,16 +43,17 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("features", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--batch", type=int, default=6, help="images per step, over all workers")
+    parser.add_argument("--steps", type=int, default=350)
+    parser.add_argument("--batch", type=int, default=12, help="images per step, over all workers")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--check-every", type=int, default=100, help="steps between checkpoints and validation")
+    parser.add_argument("--check-every", type=int, default=125, help="steps between checkpoints and validation")
     parser.add_argument("--check-scenes", type=int, default=16)
     parser.add_argument("--align-scenes", type=int, default=ALIGN_SCENES)
     parser.add_argument("--compiled", action="store_true", help="torch.compile the element-wise parts")
     parser.add_argument("--init", type=Path, help="start from this checkpoint instead of aligning")
+    parser.add_argument("--start", type=int, default=0, help="with --init: the step at which that checkpoint was saved")
     return parser.parse_args()
 
 
@@ -101,10 +103,10 @@ def average_gradients(weights: list[nn.Parameter], workers: int) -> None:
         weight.grad.copy_(part.view_as(weight))
 
 
-def rate_factor(step: int, steps: int) -> float:
-    """Linear warm-up, then a cosine down to FLOOR."""
+def rate_factor(step: int, start: int, steps: int) -> float:
+    """Linear warm-up from `start`, and a cosine down to FLOOR."""
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
-    return min(1.0, (step + 1) / WARM_UP) * ((1 - FLOOR) * cosine + FLOOR)
+    return min(1.0, (step - start + 1) / WARM_UP) * ((1 - FLOOR) * cosine + FLOOR)
 
 
 class Trainer:
@@ -117,6 +119,8 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(self.weights, args.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
         self.order: list[int] = []
         self.shuffler = random.Random(args.seed)
+        for _ in range(args.start):
+            self.next_indices()
 
     def next_indices(self) -> list[int]:
         """This worker's share of the next batch; all workers walk one shuffled order."""
@@ -128,7 +132,7 @@ class Trainer:
     def step(self, number: int) -> float:
         """One optimiser step; returns this worker's loss."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.args.learning_rate * rate_factor(number, self.args.steps)
+            group["lr"] = self.args.learning_rate * rate_factor(number, self.args.start, self.args.steps)
         draw = torch.Generator().manual_seed((self.args.seed * 1_000_003 + number) * 64 + self.rank)
         cycle = FEW_CYCLE if number < FEW_SHARE * self.args.steps else WIDE_CYCLE
         count = cycle[number % len(cycle)]
@@ -157,12 +161,14 @@ class Trainer:
     def run(self) -> None:
         """All steps."""
         began, losses = time.monotonic(), []
-        for number in range(self.args.steps):
+        for number in range(self.args.start, self.args.steps):
             losses.append(self.step(number))
             done = number + 1
             if self.rank == 0 and done % 10 == 0:
                 mean = sum(losses[-10:]) / 10
                 print(f"{done}/{self.args.steps}: loss {mean:.3f}, {time.monotonic() - began:.0f} s", flush=True)
+            if self.rank == 0 and done % SAVE_EVERY == 0:
+                torch.save(self.model.state_dict(), self.args.out / "latest.pt")
             if done % self.args.check_every == 0 and done < self.args.steps:
                 self.check(done)
         self.check(self.args.steps)
