@@ -44,6 +44,9 @@
  *  - Threads: an ep_model is immutable and may be shared. An ep_session serves one thread at a time, except
  *    ep_session_abort, which may be called from any thread.
  *  - Nothing falls back silently: not the execution provider, not the precision, not the pruning.
+ *  - No network, no files written. The official onnxruntime from 1.29 on would do both for telemetry, so ep_model_open
+ *    sets ORT_DISABLE_TELEMETRY=1 in the environment of the process before it loads onnxruntime. A program that has
+ *    loaded onnxruntime before, or whose threads read the environment meanwhile, should set the variable at its start.
  *  - Tensors are row-major. B images, N visual tokens per image, K kept tokens, D decoder width, V vocabulary.
  */
 #ifndef EDGEPRUNE_H

@@ -55,6 +55,15 @@ void forward_log(void*, int32_t severity, const char* category, const char*, con
     log(level_of(severity), "onnxruntime " + text(category) + " " + text(location) + ": " + text(message));
 }
 
+// From 1.29 on the official Linux builds collect telemetry: they write a device id and a database below the home
+// directory and upload them. DisableTelemetryEvents comes after the first event, so only this variable, read when the
+// library starts, keeps it from ever beginning.
+void switch_off_telemetry() {
+    constexpr const char* kSwitch = "ORT_DISABLE_TELEMETRY";
+    const char* now = std::getenv(kSwitch);
+    if (now == nullptr || std::string(now) != "1") setenv(kSwitch, "1", /*overwrite=*/1);
+}
+
 std::string mapped_path(const void* symbol, const std::string& asked) {
     Dl_info info{};
     return dladdr(symbol, &info) != 0 && info.dli_fname != nullptr ? info.dli_fname : asked;
@@ -97,6 +106,7 @@ std::string objection(const ort::ApiBase& base, Version least) {
 }
 
 const OrtLibrary& load(const std::string& path, Version least) {
+    switch_off_telemetry();
     Handle handle(dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL));
     if (!handle) throw Error(EP_ERROR_RUNTIME_MISSING, dlerror());
     void* const symbol = dlsym(handle.get(), "OrtGetApiBase");
