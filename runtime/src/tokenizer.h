@@ -35,8 +35,9 @@ public:
     Tokenizer(const Tokenizer&) = delete;
     Tokenizer& operator=(const Tokenizer&) = delete;
 
-    // Ids of `utf8`. Inside the spans of `plain` (any order) no added token matches: a match that overlaps a span by
-    // one byte or more is rejected and its text is encoded as ordinary text.
+    // Ids of `utf8`. Inside the spans of `plain` (any order) no added token matches, special or not: a match that
+    // overlaps a span by one byte or more is rejected and its text is encoded as ordinary text. White space of a span
+    // beside a token outside it still goes to that token where the token says so (lstrip, rstrip).
     std::vector<int32_t> encode(std::string_view utf8, const std::vector<TextSpan>& plain = {}) const;
     // Text of `ids`; ids outside the vocabulary are left out, and so are special tokens when skip_special is true.
     // Equal to HF's decode with clean_up_tokenization_spaces=False.

@@ -87,14 +87,15 @@ class NativeTokenizer:
             requests.append(b"E" + struct.pack("<I", len(spans)) + packed + _text(text))
         return self._batch(requests, _Reader.ids)
 
-    def decode(self, lists: Sequence[Sequence[int]], skip_special: bool) -> list[bytes]:
-        """Text of each list of ids."""
-        head = b"D" + struct.pack("<I", int(skip_special))
-        return self._batch([head + _ids(ids) for ids in lists], _Reader.text)
-
-    def stream(self, lists: Sequence[Sequence[int]]) -> list[list[bytes]]:
-        """Pieces of StreamDecoder for each list of ids, the last one from finish()."""
-        return self._batch([b"S" + _ids(ids) for ids in lists], lambda r: [r.text() for _ in range(r.u32())])
+    def decode(self, lists: Sequence[Sequence[int]]) -> tuple[list[bytes], list[bytes], list[list[bytes]]]:
+        """For each list of ids: its text, its text without special tokens, and the pieces of StreamDecoder (the last
+        one from finish())."""
+        requests = []
+        for ids in lists:
+            packed = _ids(ids)
+            requests.append(b"D" + struct.pack("<I", 0) + packed + b"D" + struct.pack("<I", 1) + packed + b"S" + packed)
+        replies = self._batch(requests, lambda r: (r.text(), r.text(), [r.text() for _ in range(r.u32())]))
+        return [r[0] for r in replies], [r[1] for r in replies], [r[2] for r in replies]
 
     def token_to_id(self, tokens: Sequence[str]) -> list[int]:
         """Id of each token, -1 when absent."""

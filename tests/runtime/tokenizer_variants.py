@@ -154,6 +154,10 @@ FLAGGED = adding(
     {"content": "  "},
 )
 FLAGGED_TEXTS = [
+    "e\u0301",
+    "é",
+    "\u1100\u1161",
+    "가\u11a8",
     "<l>",
     " <l> ",
     "<r>\u3000 ",
@@ -207,6 +211,7 @@ BYTE_LEVEL_VARIANTS: dict[str, Change] = {
         "decoder", sequence("decoder", byte_level(), strip(2, 3), {"type": "Fuse"}, strip(0, 1))
     ),
     "no pre-tokenizer": setting("pre_tokenizer", None),
+    "NFC": setting("normalizer", {"type": "NFC"}),
 }
 
 _NO_NORMALIZER = setting("normalizer", None)
@@ -222,6 +227,10 @@ SENTENCEPIECE_VARIANTS: dict[str, Change] = {
     "nested normalizers": setting(
         "normalizer",
         sequence("normalizer", sequence("normalizer", replace("  ", " _ ")), replace("e", ""), replace("_", "é")),
+    ),
+    "NFC, normalized added tokens": both(
+        setting("normalizer", sequence("normalizer", {"type": "NFC"}, replace(" ", "▁"))),
+        adding({"content": "e\u0301", "normalized": True}, {"content": "가", "normalized": True, "special": True}),
     ),
     **{
         f"metaspace {scheme} split {cut}": both(_NO_NORMALIZER, setting("pre_tokenizer", metaspace(scheme, cut)))
