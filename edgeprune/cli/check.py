@@ -6,8 +6,9 @@ Exit code 1: the runtime does not reproduce the golden tensors. A bundle that is
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgeprune.cli.arguments import add_json, add_no_verify
 from edgeprune.cli.output import mib, table, write_json
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     rows = parity_rows(bundle) if args.parity else []
     failed = sum(not row.passed for row in rows)
     if args.json is not None:
-        write_json({**facts, "parity": [vars(row) for row in rows], "ok": not failed}, args.json)
+        write_json({**facts, "parity": [_row(row) for row in rows], "ok": not failed}, args.json)
     if rows and args.json != "-":
         print(_text(rows))
         print(f"{failed} of {len(rows)} checks failed" if failed else f"all {len(rows)} checks passed")
@@ -50,6 +51,11 @@ def parity_rows(bundle: Bundle) -> list[ParityRow]:
 
     with Model.open(bundle.path, verify="sizes") as model:
         return list(replay(bundle, model))
+
+
+def _row(row: ParityRow) -> dict[str, Any]:
+    """JSON-ready; a value that is no number, as of tensors of different shapes, becomes null."""
+    return {**vars(row), "value": row.value if math.isfinite(row.value) else None}
 
 
 def _text(rows: list[ParityRow]) -> str:

@@ -28,6 +28,8 @@ _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 def entry() -> NoReturn:
     """The console script."""
+    # Official builds of onnxruntime from 1.29 on write below the home directory and report usage; read at their start.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     sys.exit(main(sys.argv[1:]))
 
 

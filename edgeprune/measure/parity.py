@@ -34,7 +34,9 @@ def replay(bundle: Bundle, model: Model) -> Iterator[ParityRow]:
     ids = prompt_ids(bundle.manifest, model, str(inputs["prompt"]))
     yield _equal("tokenizer", "prompt_ids", np.array(ids), outputs["prompt_ids"])
     for method in sorted(name.partition("/")[2] for name in outputs if name.startswith("keep_idx/")):
-        yield from _replay_method(model, method, inputs, outputs, precision)
+        fixed = bundle.manifest.methods.each[method].static_keep is not None
+        keep = None if fixed else float(inputs["keep"])
+        yield from _replay_method(model, method, keep, inputs, outputs, precision)
 
 
 def prompt_ids(manifest: Manifest, model: Model, question: str) -> list[int]:
@@ -49,12 +51,14 @@ def prompt_ids(manifest: Manifest, model: Model, question: str) -> list[int]:
     return [*manifest.tokens.prefix, *encoded, *manifest.tokens.suffix]
 
 
-def _replay_method(model: Model, method: str, inputs: Arrays, outputs: Arrays, precision: str) -> Iterator[ParityRow]:
+def _replay_method(
+    model: Model, method: str, keep: float | None, inputs: Arrays, outputs: Arrays, precision: str
+) -> Iterator[ParityRow]:
     def golden(name: str) -> np.ndarray[Any, Any]:
         return outputs[f"{name}/{method}"]
 
     with model.new_session() as session:
-        image = session.add_image(inputs["image_rgb"], keep=float(inputs["keep"]), method=method)
+        image = session.add_image(inputs["image_rgb"], keep=keep, method=method)
         kept = session.kept_tokens(image)
         yield _equal("vision", f"keep_idx/{method}", np.array(kept.keep_idx), golden("keep_idx"))
         if f"scores/{method}" in outputs:
@@ -69,7 +73,7 @@ def _replay_method(model: Model, method: str, inputs: Arrays, outputs: Arrays, p
 
 def _equal(stage: str, measure: str, found: np.ndarray[Any, Any], golden: np.ndarray[Any, Any]) -> ParityRow:
     """How many values differ, none allowed; another shape counts as every value."""
-    differing = np.count_nonzero(found != golden) if found.shape == golden.shape else max(1, golden.size)
+    differing = int(np.count_nonzero(found != golden)) if found.shape == golden.shape else max(1, golden.size)
     return ParityRow(stage, f"{measure}, values that differ", float(differing), 0.0, differing == 0)
 
 

@@ -58,7 +58,8 @@ def test_json_holds_exactly_the_contract(tiny_bundle: pathlib.Path, picture: pat
 
 @pytest.mark.parametrize("method", ["none", "random", "stride", "received-attention"])
 def test_every_method_of_the_bundle_can_be_asked_for(tiny_bundle, picture, method: str) -> None:
-    report = answer(tiny_bundle, "--image", picture, "--prune", method, "--keep", 0.5)
+    keep = [] if method == "none" else ["--keep", 0.5]
+    report = answer(tiny_bundle, "--image", picture, "--prune", method, *keep)
     count = manifest_of(tiny_bundle)["visual_tokens"]
     assert report["method"] == method
     assert report["kept_tokens"] == len(report["keep_idx"]) == (count if method == "none" else count // 2)
@@ -105,6 +106,7 @@ def test_a_bad_picture_is_one_sentence(tiny_bundle: pathlib.Path, tmp_path: path
         (["--image", "/none.png"], ["/none.png"]),
         (["--image", "/etc"], ["/etc"]),
         (["--prune", "vispruner"], ["vispruner", "fastervlm"]),
+        (["--prune", "none", "--keep", "0.5"], ["none", "16 of 16"]),
         (["--keep", "0.001"], ["keep"]),
         (["--variant", "cpu-int8"], ["cpu-int8"]),
         (["--json", "/nowhere/x.json"], ["cannot write /nowhere/x.json"]),
@@ -157,7 +159,9 @@ def test_run_needs_no_network_and_opens_no_connection(tiny_bundle, picture, tmp_
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed")
     log = tmp_path / "calls"
-    done = edgeprune(*argv, prefix=("strace", "-f", "-qq", "-e", "trace=connect,socket", "-o", str(log)))
+    # onnxruntime keeps still by itself where CI is set
+    env = environment(CI=None, ORT_DISABLE_TELEMETRY=None)
+    done = edgeprune(*argv, env=env, prefix=("strace", "-f", "-qq", "-e", "trace=connect,socket", "-o", str(log)))
     assert done.returncode == 0, done.stderr
     internet = [line for line in log.read_text().splitlines() if "AF_INET" in line]
     assert internet == []
@@ -178,7 +182,7 @@ def test_run_writes_nothing(tiny_bundle: pathlib.Path, tmp_path: pathlib.Path) -
     picture = write_picture(folders["work"] / "picture.png")
     before = tree(tmp_path), tree(tiny_bundle)
     home = str(folders["home"])
-    env = environment(HOME=home, XDG_CACHE_HOME=home, TMPDIR=str(folders["tmp"]))
+    env = environment(HOME=home, XDG_CACHE_HOME=home, TMPDIR=str(folders["tmp"]), CI=None, ORT_DISABLE_TELEMETRY=None)
     argv = ["run", tiny_bundle, "--image", picture, "--prompt", "q", "--max-new-tokens", 3]
     done = edgeprune(*argv, cwd=folders["work"], env=env)
     assert done.returncode == 0, done.stderr
