@@ -54,7 +54,11 @@ def _tokenizer():
     )
     tok.train_from_iterator([QUESTION_CORPUS] * 20, trainer)
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tok, bos_token="<s>", eos_token="</s>", pad_token="<pad>", additional_special_tokens=["<image>"]
+        tokenizer_object=tok,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        additional_special_tokens=["<image>"],
     )
     fast.chat_template = CHAT_TEMPLATE
     return fast

@@ -32,23 +32,29 @@ class HfReference:
         from transformers import AutoImageProcessor, AutoTokenizer, LlavaForConditionalGeneration
 
         self.torch = torch
-        self.model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+        self.model = LlavaForConditionalGeneration.from_pretrained(
+            folder, dtype=torch.float32, attn_implementation="eager"
+        ).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
         self.model.generation_config.eos_token_id = None  # EOS is an ordinary token here, as with ignore_eos
         self.config = self.model.config
-        self.marker = self.config.image_token_index if hasattr(self.config, "image_token_index") else self.config.image_token_id
+        self.marker = (
+            self.config.image_token_index if hasattr(self.config, "image_token_index") else self.config.image_token_id
+        )
 
     def prompt_ids(self, question: str, images: int) -> list[int]:
         content = [{"type": "image"}] * images + [{"type": "text", "text": question}]
-        text = self.tokenizer.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False)
+        text = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        )
         return self.tokenizer(text, add_special_tokens=False).input_ids
 
     def pixels(self, image):
         return self.processor(images=image, return_tensors="pt").pixel_values
 
     def vision(self, image, keep: float, score_block: int | None = None):
-        """Kept projected features (K, D), indices (K,), scores (N,) by the FasterVLM rule, all attention maps at hand."""
+        """Kept projected features (K, D), indices (K,), scores (N,) by FasterVLM's rule, all attention maps at hand."""
         torch = self.torch
         tower = self.model.model.vision_tower
         out = tower(self.pixels(image), output_hidden_states=True, output_attentions=True)

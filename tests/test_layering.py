@@ -11,12 +11,28 @@ import pytest
 
 REPO = pathlib.Path(__file__).resolve().parent.parent
 STAGES = ("export", "engines", "runtime")
-HEAVY = {"torch", "transformers", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "optimum", "polygraphy", "onnxscript"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "onnx",
+    "onnxruntime",
+    "tensorrt",
+    "tensorrt_rtx",
+    "optimum",
+    "polygraphy",
+    "onnxscript",
+}
 
 #: layer -> top-level packages it must not import, and edgeprune parts it must not import.
 RULES: dict[str, tuple[set[str], set[str]]] = {
-    "ground": (HEAVY | {"PIL", "safetensors", "tokenizers"}, {"pruning", "export", "engines", "runtime", "measure", "cli"}),
-    "pruning": ({"transformers", "onnx", "onnxruntime", "tensorrt", "onnxscript"}, {"export", "engines", "runtime", "measure", "cli"}),
+    "ground": (
+        HEAVY | {"PIL", "safetensors", "tokenizers"},
+        {"pruning", "export", "engines", "runtime", "measure", "cli"},
+    ),
+    "pruning": (
+        {"transformers", "onnx", "onnxruntime", "tensorrt", "onnxscript"},
+        {"export", "engines", "runtime", "measure", "cli"},
+    ),
     "export": ({"tensorrt", "tensorrt_rtx", "polygraphy"}, {"engines", "runtime", "measure", "cli"}),
     "engines": ({"torch", "transformers"}, {"pruning", "export", "runtime", "measure", "cli"}),
     "runtime": (HEAVY, {"pruning", "export", "engines", "measure", "cli"}),
@@ -49,9 +65,7 @@ def violations(path: pathlib.Path, banned: set[str], parts: set[str]) -> list[st
     found = []
     for name in imported(path):
         top, _, rest = name.partition(".")
-        if top in banned or top in STAGES:
-            found.append(name)
-        elif top == "edgeprune" and rest.split(".")[0] in parts:
+        if top in banned or top in STAGES or (top == "edgeprune" and rest.split(".")[0] in parts):
             found.append(name)
     return sorted(found)
 
@@ -70,7 +84,12 @@ def test_layer_imports_only_what_it_may(layer: str) -> None:
 def test_the_rule_itself_finds_a_violation(tmp_path: pathlib.Path) -> None:
     sample = tmp_path / "m.py"
     sample.write_text("def f():\n    import torch.nn\n    from edgeprune.export import pipeline\n    import runtime\n")
-    assert violations(sample, *RULES["runtime"]) == ["edgeprune.export", "edgeprune.export.pipeline", "runtime", "torch.nn"]
+    assert violations(sample, *RULES["runtime"]) == [
+        "edgeprune.export",
+        "edgeprune.export.pipeline",
+        "runtime",
+        "torch.nn",
+    ]
 
 
 def module_level_imports(path: pathlib.Path) -> set[str]:
@@ -79,7 +98,11 @@ def module_level_imports(path: pathlib.Path) -> set[str]:
         name
         for node in tree.body
         for name in (
-            [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            [a.name for a in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
         )
     }
 
@@ -118,7 +141,9 @@ def run_blocked(argv: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=REPO)
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["run", "--help"], ["list", "models"], ["list", "targets", "--json"], ["doctor", "--json"]])
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["run", "--help"], ["list", "models"], ["list", "targets", "--json"], ["doctor", "--json"]]
+)
 def test_light_verbs_work_without_heavy_packages(argv: list[str]) -> None:
     done = run_blocked(argv)
     assert done.returncode == 0, done.stderr

@@ -21,7 +21,9 @@ NEW_TOKENS = 32
 SHAPES = {
     "clip-gqa": Shape(),
     "clip-mha-odd-heads": Shape(vision_heads=5, vision_width=80, heads=5, kv_heads=5, width=80, seed=1),
-    "dinov2-gqa-odd-heads": Shape(vision="dinov2", vision_heads=3, vision_width=48, heads=3, kv_heads=1, width=48, seed=2),
+    "dinov2-gqa-odd-heads": Shape(
+        vision="dinov2", vision_heads=3, vision_width=48, heads=3, kv_heads=1, width=48, seed=2
+    ),
     "dinov2-mha-first-layers": Shape(vision="dinov2", feature_layer=2, kv_heads=4, seed=3),
 }
 
@@ -52,7 +54,9 @@ def picture(seed: int, width: int, height: int) -> Image.Image:
 
 
 @pytest.fixture(scope="module", params=SHAPES, ids=str)
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[edgeprune.Model, HfReference]]:
+def pair(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[edgeprune.Model, HfReference]]:
     """The same random checkpoint as a running bundle and as a transformers model."""
     from edgeprune.export.pipeline import export
     from edgeprune.recipe import ExportRecipe
@@ -106,7 +110,9 @@ def demo_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return assemble_demo(tmp_path_factory.mktemp("demo-checkpoint"))
 
 
-def check_demo(bundle: pathlib.Path, checkpoint: pathlib.Path, pairs: list[tuple[pathlib.Path, str]], keep: float) -> Tally:
+def check_demo(
+    bundle: pathlib.Path, checkpoint: pathlib.Path, pairs: list[tuple[pathlib.Path, str]], keep: float
+) -> Tally:
     reference = HfReference(checkpoint)
     tally = Tally()
     with edgeprune.load(bundle) as model:
@@ -125,13 +131,17 @@ def check_demo(bundle: pathlib.Path, checkpoint: pathlib.Path, pairs: list[tuple
 
 
 @pytest.mark.parametrize("keep", [1.0, 0.1])
-def test_demo_text_equals_reference_on_a_few(demo_bundle: pathlib.Path, tmp_path_factory: pytest.TempPathFactory, keep: float) -> None:
+def test_demo_text_equals_reference_on_a_few(
+    demo_bundle: pathlib.Path, tmp_path_factory: pytest.TempPathFactory, keep: float
+) -> None:
     tally = check_demo(demo_bundle, demo_checkpoint(tmp_path_factory), scene_pairs()[::12], keep)
     assert tally.compared >= 4
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("keep", [1.0, 0.25, 0.1])
-def test_demo_text_equals_reference(demo_bundle: pathlib.Path, tmp_path_factory: pytest.TempPathFactory, keep: float) -> None:
+def test_demo_text_equals_reference(
+    demo_bundle: pathlib.Path, tmp_path_factory: pytest.TempPathFactory, keep: float
+) -> None:
     tally = check_demo(demo_bundle, demo_checkpoint(tmp_path_factory), scene_pairs(), keep)
     assert tally.compared >= 50

@@ -42,7 +42,20 @@ def test_installed_wheel_answers(wheel: pathlib.Path, tiny_bundle: pathlib.Path,
     call(python, "-m", "pip", "install", "-q", "-c", constraints, f"{wheel}[cpu]", cwd=tmp_path)
     picture = next((REPO / "tests" / "data" / "scenes").glob("*.png"))
     run = tmp_path / "venv" / "bin" / "edgeprune"
-    text = call("env", "-u", "EDGEPRUNE_LIB", run, "run", tiny_bundle, "--image", picture, "--prompt", "hello", "--json", cwd=tmp_path)
+    text = call(
+        "env",
+        "-u",
+        "EDGEPRUNE_LIB",
+        run,
+        "run",
+        tiny_bundle,
+        "--image",
+        picture,
+        "--prompt",
+        "hello",
+        "--json",
+        cwd=tmp_path,
+    )
     assert '"applied": true' in text
     missing = subprocess.run([python, "-c", "import torch"], capture_output=True, check=False)
     assert missing.returncode != 0

@@ -1,6 +1,6 @@
 """Export the demo model, ask about three pictures at keep 1 and 0.1, and draw the kept visual tokens.
 
-    python examples/demo/demo.py --output out/demo
+python examples/demo/demo.py --output out/demo
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def show_answer(question: str, answer: edgeprune.Answer) -> None:
     print(f"  {question}  ->  {answer.text.strip()}")
     print(
         f"    K/N {picture.kept}/{picture.visual_tokens} ({state}); preprocess {t.preprocess_ms:.1f} ms, "
-        f"vision {t.vision_ms:.1f} ms, prefill {t.prefill_ms:.1f} ms, decode {t.decode_ms:.1f} ms, TTFT {t.ttft_ms:.1f} ms"
+        f"vision {t.vision_ms:.1f} ms, prefill {t.prefill_ms:.1f} ms, decode {t.decode_ms:.1f} ms, "
+        f"TTFT {t.ttft_ms:.1f} ms"
     )
 
 

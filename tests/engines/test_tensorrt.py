@@ -39,7 +39,9 @@ def vision_profile(graph, visual_tokens: int) -> dict[str, tensorrt.ShapeRange]:
     by_role = {t.role: t for t in graph.inputs}
     profile = {by_role["pixel_values"].name: fixed(1, *by_role["pixel_values"].shape[1:])}
     if "keep_slots" in by_role:
-        profile[by_role["keep_slots"].name] = tensorrt.ShapeRange((1,), (max(1, visual_tokens // 10),), (visual_tokens,))
+        profile[by_role["keep_slots"].name] = tensorrt.ShapeRange(
+            (1,), (max(1, visual_tokens // 10),), (visual_tokens,)
+        )
     return profile
 
 
@@ -50,7 +52,15 @@ def decoder_profile(graph, past: tuple[int, int, int], new: tuple[int, int, int]
     def sized(shape: list[int | str]) -> tensorrt.ShapeRange:
         def at(i: int) -> tuple[int, ...]:
             return tuple(
-                s if isinstance(s, int) else 1 if s == "B" else new[i] if s == "T" else past[i] if s[1:].isdigit() else total[i]
+                s
+                if isinstance(s, int)
+                else 1
+                if s == "B"
+                else new[i]
+                if s == "T"
+                else past[i]
+                if s[1:].isdigit()
+                else total[i]
                 for s in shape
             )
 
