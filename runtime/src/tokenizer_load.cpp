@@ -145,6 +145,9 @@ std::unique_ptr<TokenizerParts> read_parts(const json& root) {
 std::unique_ptr<TokenizerParts> load_tokenizer(std::string_view json_text) {
     try {
         return read_parts(json::parse(json_text));
+    } catch (const json::parse_error& failure) {
+        // Its own text quotes the file, which need not be UTF-8.
+        malformed_tokenizer("it is not JSON from byte " + std::to_string(failure.byte) + " on");
     } catch (const json::exception& failure) {
         malformed_tokenizer(failure.what());
     }

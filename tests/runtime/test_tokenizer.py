@@ -161,6 +161,7 @@ def test_contradicting_added_id_is_refused(trained: dict[str, Json], write: Writ
     [
         "",
         "{",
+        '{"model": "\udcff"}',
         "[]",
         "{}",
         '{"model": {"type": "BPE", "vocab": {"a": -1}, "merges": []}}',
@@ -174,7 +175,7 @@ def test_contradicting_added_id_is_refused(trained: dict[str, Json], write: Writ
 )
 def test_malformed_files_are_errors(text: str, tmp_path: pathlib.Path, native_program: Program) -> None:
     path = tmp_path / "tokenizer.json"
-    path.write_text(text, encoding="utf-8")
+    path.write_bytes(text.encode("utf-8", errors="surrogateescape"))
     with pytest.raises(RefusedError) as refused:
         NativeTokenizer(native_program("tokenizer_cli"), path).load()
     assert refused.value.status == BUNDLE
