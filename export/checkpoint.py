@@ -207,7 +207,8 @@ def _typed(found: Checkpoint, section: str, name: str, text: str) -> Any:
         value = json.loads(text)
     except ValueError:
         value = text
-    fits = current is None or type(value) is type(current) or (isinstance(current, float) and type(value) is int)
-    if not fits:
+    if isinstance(current, float) and type(value) is int:
+        value = float(value)
+    if current is not None and type(value) is not type(current):
         raise CheckpointError(f"--set {name}={text}: it must be {type(current).__name__}, like {current!r}")
     return value

@@ -58,9 +58,10 @@ def read_tokens(checkpoint: Checkpoint, template: tuple[str, str, str]) -> Token
     notes: list[str] = []
     tokenizer = _load(checkpoint, notes)
     marker_id = int(checkpoint.model_config.image_token_index)
-    marker = tokenizer.convert_ids_to_tokens(marker_id) if marker_id < len(tokenizer) else None
-    if marker is None or tokenizer(marker, add_special_tokens=False).input_ids != [marker_id]:
-        raise CheckpointError(f"{checkpoint.id}: id {marker_id} (image_token_index) is not a token of the tokenizer")
+    added = tokenizer.added_tokens_decoder.get(marker_id)
+    if added is None:
+        raise CheckpointError(f"{checkpoint.id}: id {marker_id} (image_token_index) is no added token of the tokenizer")
+    marker = added.content
     text = tokenizer.backend_tokenizer.to_str()
     _require_supported(text)
     segments = _segments(tokenizer, _chat_template(checkpoint), marker)

@@ -20,7 +20,7 @@ _NARROW = {ir.DataType.UINT8, ir.DataType.INT8, ir.DataType.UINT16, ir.DataType.
 def optimise(model: ir.Model, weights: Collection[str]) -> None:
     """Runs onnxscript's optimiser on `model` with the initialisers named in `weights` hidden from it."""
     graph = model.graph
-    hidden = [graph.initializers.pop(name) for name in weights]
+    hidden = [graph.initializers.pop(name) for name in weights if name in graph.initializers]
     for value in hidden:
         value.const_value = None
     graph.inputs.extend(hidden)
