@@ -215,10 +215,10 @@ class BundleWriter:
         self._committed = False
 
     def __enter__(self) -> BundleWriter:
-        self._require_place()
+        self.require_place()
         with _readable_errors(self.final), _locked_directory(self.final.parent):
-            self._require_free()
             self._clear_stale()
+            self._require_free()
             self.path.mkdir()
             self._lock = _lock(self.path)
         return self
@@ -248,7 +248,8 @@ class BundleWriter:
             _sync(self.final.parent)
         return self.final
 
-    def _require_place(self) -> None:
+    def require_place(self) -> None:
+        """UserError when writing cannot succeed; for callers who want to know before a long preparation."""
         parent = self.final.parent
         try:
             is_folder = stat.S_ISDIR(parent.stat().st_mode)
@@ -258,6 +259,8 @@ class BundleWriter:
             raise UserError(f"cannot write {self.final}: {error.strerror}.") from error
         if not is_folder:
             raise UserError(f"cannot write {self.final}: {parent} is not a directory.")
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise UserError(f"cannot write {self.final}: {parent} may not be written; choose another output directory.")
         if self.final.name in ("", ".", ".."):
             raise UserError(f"{self.final} is no name for a bundle; choose another output directory.")
         free = shutil.disk_usage(parent).free
@@ -266,6 +269,7 @@ class BundleWriter:
             raise UserError(
                 f"{parent} has {free_mib:.0f} MiB free but the bundle needs about {need_mib:.0f} MiB; free some space."
             )
+        self._require_free()
 
     def _require_free(self) -> None:
         """UserError when the final place is taken and may not be replaced."""
@@ -294,7 +298,6 @@ class BundleWriter:
                 _remove(path)
             else:
                 path.rename(self.final)
-                self._require_free()
 
     def _siblings(self, kind: str) -> list[Path]:
         prefix = f".{self.final.name}.{kind}-"

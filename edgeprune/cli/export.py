@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeprune.bundle import BundleWriter
 from edgeprune.cli.arguments import keep, keep_range, setting, value
 from edgeprune.cli.output import mib, needs_extra
 from edgeprune.errors import UserError
@@ -40,6 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     recipe = recipe_from(args)
     output = args.output or Path(default_name(recipe))
+    if not args.dry_run:
+        BundleWriter(output, force=args.force).require_place()
     with needs_extra("export", "export"):
         from edgeprune.export import pipeline
 
