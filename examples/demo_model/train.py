@@ -53,6 +53,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--align-scenes", type=int, default=ALIGN_SCENES)
     parser.add_argument("--compiled", action="store_true", help="torch.compile the element-wise parts")
     parser.add_argument("--init", type=Path, help="start from this checkpoint instead of aligning")
+    parser.add_argument("--stop", type=int, help="leave the schedule after this step")
     parser.add_argument("--start", type=int, default=0, help="with --init: the step at which that checkpoint was saved")
     return parser.parse_args()
 
@@ -159,9 +160,9 @@ class Trainer:
             torch.save(self.model.state_dict(), self.args.out / f"step-{number}.pt")
 
     def run(self) -> None:
-        """All steps."""
-        began, losses = time.monotonic(), []
-        for number in range(self.args.start, self.args.steps):
+        """All steps from --start to --stop."""
+        began, losses, last = time.monotonic(), [], self.args.stop or self.args.steps
+        for number in range(self.args.start, last):
             losses.append(self.step(number))
             done = number + 1
             if self.rank == 0 and done % 10 == 0:
@@ -169,9 +170,9 @@ class Trainer:
                 print(f"{done}/{self.args.steps}: loss {mean:.3f}, {time.monotonic() - began:.0f} s", flush=True)
             if self.rank == 0 and done % SAVE_EVERY == 0:
                 torch.save(self.model.state_dict(), self.args.out / "latest.pt")
-            if done % self.args.check_every == 0 and done < self.args.steps:
+            if done % self.args.check_every == 0 and done < last:
                 self.check(done)
-        self.check(self.args.steps)
+        self.check(last)
         if self.rank == 0:
             torch.save(self.model.state_dict(), self.args.out / "final.pt")
 
