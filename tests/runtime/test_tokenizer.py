@@ -290,8 +290,8 @@ REAL = [
     ("smollm2 as transformers writes it", REAL_TEXTS),
     ("llama2", REAL_TEXTS),
     ("llama2 as transformers writes it", REAL_TEXTS),
-    ("llama3", 2000),
-    ("qwen3 as transformers writes it", 2000),
+    pytest.param("llama3", REAL_TEXTS, marks=pytest.mark.slow),
+    pytest.param("qwen3 as transformers writes it", REAL_TEXTS, marks=pytest.mark.slow),
 ]
 
 
