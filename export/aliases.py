@@ -1,4 +1,4 @@
-"""The model aliases of `export --model`: shipped configs, and the demo model that is assembled. Standard library only."""
+"""The model aliases of `export --model`: shipped configs, and the demo model. Standard library only."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def resolve(recipe: ExportRecipe, scratch: Path | None) -> Checkpoint:
     elif Path(recipe.model).is_dir():
         found = _read_folder(Path(recipe.model), Path(recipe.model).resolve().name, None)
     else:
-        found = _from_hub(alias.hub_id if alias else recipe.model, recipe.revision, weights=scratch is not None)
+        found = _from_hub((alias and alias.hub_id) or recipe.model, recipe.revision, weights=scratch is not None)
     found = replace(found, random_weights=found.random_weights or recipe.random_weights)
     return _overridden(found, recipe.overrides)
 

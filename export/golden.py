@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 
@@ -33,8 +33,8 @@ class Golden:
 
     def write(self, folder: Path) -> None:
         folder.mkdir()
-        np.savez(folder / "inputs.npz", **self.inputs)
-        np.savez(folder / "outputs.npz", **self.outputs)
+        for name, arrays in (("inputs", self.inputs), ("outputs", self.outputs)):
+            np.savez(folder / f"{name}.npz", **cast(Any, arrays))
 
 
 def picture() -> np.ndarray:
@@ -81,8 +81,8 @@ def make(
     inputs = {
         "image_rgb": picture(),
         "prompt": np.asarray(QUESTION),
-        "keep": np.float64(keep),
-        "max_new_tokens": np.int64(NEW_TOKENS),
+        "keep": np.asarray(keep, np.float64),
+        "max_new_tokens": np.asarray(NEW_TOKENS, np.int64),
     }
     return Golden(inputs, outputs, pixel_values, vision, prompts)
 

@@ -7,7 +7,7 @@ positions, P past positions, S = P + T, V vocabulary, Hkv key heads, d head widt
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -100,7 +100,7 @@ class VisionGraph(nn.Module):
             self.register_buffer("static_slots", torch.zeros(static_keep), persistent=False)
 
     def forward(self, pixel_values: Tensor, keep_slots: Tensor | None = None) -> tuple[Tensor, ...]:
-        slots = self.static_slots if keep_slots is None else keep_slots
+        slots = cast(Tensor, self.static_slots) if keep_slots is None else keep_slots
         tokens, keep_idx, scores = self.encode(pixel_values, slots)
         embeds = self.multi_modal_projector(tokens)
         return (embeds, keep_idx) if scores is None else (embeds, keep_idx, scores)
@@ -126,6 +126,7 @@ class VisionGraph(nn.Module):
                     break
                 x = block.finish(x, normed, keys, block.values(normed))
             features = x if index == path.feature_block else features
+        assert features is not None
         tokens = features[:, path.first_token :]
         keep_idx, scores = self.choose(signals, tokens, pixels, slots)
         return self.method.recycle(tokens, keep_idx), keep_idx, scores

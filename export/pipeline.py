@@ -13,8 +13,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-import torch
-
 import edgeprune
 from edgeprune.bundle import BundleWriter
 from edgeprune.errors import PruningError
@@ -93,7 +91,7 @@ class Job:
 def plan(recipe: ExportRecipe) -> ExportPlan:
     """What `export` would do; reads configuration files only."""
     job = _job(recipe, None)
-    method, count = job.methods[job.default]
+    count = job.methods[job.default][1]
     notes = []
     if job.checkpoint.random_weights:
         notes.append("random weights: for tests and latency work, the answers mean nothing")
@@ -114,9 +112,7 @@ def plan(recipe: ExportRecipe) -> ExportPlan:
     )
 
 
-def export(
-    recipe: ExportRecipe, output: Path, *, force: bool = False, progress: Progress | None = None
-) -> Path:
+def export(recipe: ExportRecipe, output: Path, *, force: bool = False, progress: Progress | None = None) -> Path:
     """Writes the bundle of a recipe.
 
     Args:
@@ -262,5 +258,3 @@ def _method(key: str, method: PruningMethod, job: Job) -> dict[str, Any]:
         "static_keep": static,
         "has_scores": method.has_scores,
     }
-
-

@@ -45,9 +45,7 @@ class Reference:
     def vision(self, pixels: np.ndarray, method: PruningMethod, keep: int) -> VisionReference:
         """`pixels` (1,3,S,S) float32."""
         path = self.family.path(method)
-        out = self.model.model.vision_tower(
-            torch.from_numpy(pixels), output_hidden_states=True, output_attentions=True
-        )
+        out = self.model.model.vision_tower(torch.from_numpy(pixels), output_hidden_states=True, output_attentions=True)
         tokens = out.hidden_states[path.feature_block + 1][:, path.first_token :]
         signals = {
             signal: naive_signal(signal.kind, out.attentions[block])[:, path.first_token :]
@@ -58,9 +56,8 @@ class Reference:
         scores = method.signal(features)
         keep_idx = method.select(scores, torch.zeros(keep), features)
         projected = self.model.model.multi_modal_projector(tokens)
-        return VisionReference(
-            projected[0].numpy(), keep_idx[0].numpy().copy(), None if scores is None else scores[0].float().numpy().copy()
-        )
+        seen = None if scores is None else scores[0].float().numpy().copy()
+        return VisionReference(projected[0].numpy(), keep_idx[0].numpy().copy(), seen)
 
     @torch.inference_mode()
     def embed(self, ids: list[int]) -> np.ndarray:

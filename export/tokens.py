@@ -137,7 +137,7 @@ def _segments(tokenizer: Any, template: str | None, marker: str) -> list[dict[st
         return None
     for content in (_listed, _plain):
         texts = [_render(tokenizer, template, content(count, marker)) for count in (1, 2, 3)]
-        segments = None if None in texts else _take_apart(texts[0], texts[1], marker)
+        segments = _take_apart(texts[0], texts[1], marker)
         if segments and all(
             "".join(_assemble(segments, marker, _QUESTION, count)) == text for count, text in enumerate(texts, 1)
         ):
@@ -153,16 +153,15 @@ def _plain(images: int, marker: str) -> Any:
     return f"{marker}\n" * images + _QUESTION
 
 
-def _render(tokenizer: Any, template: str, content: Any) -> str | None:
+def _render(tokenizer: Any, template: str, content: Any) -> str:
+    """The prompt, or "" where the template does not take this form of content."""
     messages = [{"role": "user", "content": content}]
     try:
         return str(
-            tokenizer.apply_chat_template(
-                messages, chat_template=template, add_generation_prompt=True, tokenize=False
-            )
+            tokenizer.apply_chat_template(messages, chat_template=template, add_generation_prompt=True, tokenize=False)
         )
     except Exception:  # a template may fail in any way on a form of content it does not know
-        return None
+        return ""
 
 
 def _take_apart(one: str, two: str, marker: str) -> list[dict[str, Any]] | None:
@@ -176,7 +175,7 @@ def _take_apart(one: str, two: str, marker: str) -> list[dict[str, Any]] | None:
     if not lead.endswith(before):
         return None
     middle, end = tail[len(after) :].split(_QUESTION)
-    parts = [
+    parts: list[dict[str, Any]] = [
         {"text": lead[: len(lead) - len(before)]},
         {"images": {"before": before, "after": after}},
         {"text": middle},

@@ -72,7 +72,8 @@ def trace(
     faster = torch._dynamo.config.patch(fake_tensor_cache_enabled=False)
     with _quiet(), _one_registry(), faster, torch.no_grad():
         program = torch.export.export(module.eval(), example, dynamic_shapes=_dynamic(example, interface), strict=False)
-        model = torch.onnx.export(program, dynamo=True, opset_version=OPSET, optimize=False, verbose=False).model
+        made = torch.onnx.export(program, dynamo=True, opset_version=OPSET, optimize=False, verbose=False)
+    model: ir.Model = made.model  # type: ignore[union-attr]
     _name(model.graph, interface)
     optimise(model, weights)
     _rename_weights(model.graph, weights, canonical)
@@ -152,8 +153,8 @@ def _one_registry() -> Iterator[None]:
     the time of a small trace. A private name: where it moves, only that time is lost."""
     from torch.onnx._internal.exporter import _registration
 
-    owner = getattr(_registration, "ONNXRegistry", None)
-    original = vars(owner).get("from_torchlib") if owner is not None else None
+    owner: Any = getattr(_registration, "ONNXRegistry", object)
+    original = vars(owner).get("from_torchlib")
     if original is None:
         yield
         return

@@ -200,7 +200,7 @@ def write_data(
         for item in items:
             slot = slots[item.name]
             _pad(stream, slot.offset)
-            stream.write(memoryview(item.load(source).numpy()).cast("B"))
+            stream.write(item.load(source).numpy().reshape(-1).view(np.uint8).data)
             step(slot.bytes)
 
 

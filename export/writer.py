@@ -12,6 +12,7 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
+from edgeprune.export.graphs import VisionGraph
 from edgeprune.export.models.base import ModelFamily
 from edgeprune.export.passes.attach import attach
 from edgeprune.export.trace import Axis, Interface, trace
@@ -42,7 +43,12 @@ class GraphSet:
     """
 
     def __init__(
-        self, family: ModelFamily, methods: dict[str, tuple[PruningMethod, int]], *, static_keep: bool, dtype: torch.dtype
+        self,
+        family: ModelFamily,
+        methods: dict[str, tuple[PruningMethod, int]],
+        *,
+        static_keep: bool,
+        dtype: torch.dtype,
     ) -> None:
         self.family, self.methods, self.dtype = family, methods, dtype
         self._static = static_keep
@@ -74,7 +80,7 @@ class GraphSet:
             "decoder.data": [item for item in decoder if item.name not in known],
         }
 
-    def _used(self, module: nn.Module) -> Callable[[str], bool]:
+    def _used(self, module: VisionGraph) -> Callable[[str], bool]:
         """Whether a graph reads a parameter: a block that only scores has no use for values, output and MLP."""
         unread = module.unread()
         return lambda name: not name.startswith(unread)

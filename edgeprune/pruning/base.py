@@ -109,7 +109,9 @@ class PruningMethod:
         valid = self.valid_k(n)
         if k not in valid:
             nearest = min(valid, key=lambda count: abs(count - k))
-            raise PruningError(f"{self.name} cannot keep {k} of {n} visual tokens; the nearest count it can is {nearest}")
+            raise PruningError(
+                f"{self.name} cannot keep {k} of {n} visual tokens; the nearest count it can is {nearest}"
+            )
 
     def constants(self, n: int) -> dict[str, Tensor]:
         """Index vectors and other constants for `n` tokens. They become buffers of the graph: an index vector made

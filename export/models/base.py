@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from edgeprune.errors import PruningError
-from edgeprune.export.graphs import VisionPath
+from edgeprune.export.graphs import VisionGraph, VisionPath
 from edgeprune.export.trace import Interface
 from edgeprune.pruning.base import PruningMethod
 from edgeprune.pruning.registry import METHODS, method_class
@@ -33,6 +33,10 @@ class ModelFamily(ABC):
     config: Any
     grid: tuple[int, int]
 
+    @abstractmethod
+    def __init__(self, config: Any, image_px: int) -> None:
+        """`config`: the transformers config; `image_px`: side of the picture that preprocessing delivers."""
+
     @property
     def visual_tokens(self) -> int:
         """N of one picture before pruning."""
@@ -47,7 +51,7 @@ class ModelFamily(ABC):
         """The blocks of the vision tower that a method needs."""
 
     @abstractmethod
-    def vision(self, method: PruningMethod, static_keep: int | None, dtype: torch.dtype, *, whole: bool) -> nn.Module:
+    def vision(self, method: PruningMethod, static_keep: int | None, dtype: torch.dtype, *, whole: bool) -> VisionGraph:
         """VisionGraph, with every block or (`whole` False) with one block of each run."""
 
     @abstractmethod

@@ -29,7 +29,7 @@ def inverse_frequencies(config: Any) -> Tensor:
     if kind not in ROPE_TYPES:
         raise CheckpointError(f"the decoder's rope_type {kind!r} is not served; served are {', '.join(ROPE_TYPES)}")
     if rope.get("partial_rotary_factor", 1.0) != 1.0:
-        raise CheckpointError("the decoder rotates a part of each head only (partial_rotary_factor), which is not served")
+        raise CheckpointError("the decoder rotates only a part of each head (partial_rotary_factor): not served")
     steps = torch.arange(0, config.head_dim, 2, dtype=torch.int64).float() / config.head_dim
     inverse = 1.0 / (rope["rope_theta"] ** steps)
     if kind == "linear":
@@ -61,7 +61,7 @@ class Attention(nn.Module):
 
     def heads(self, x: Tensor) -> Tensor:
         """(B,T,h*d) -> (B,h,T,d)."""
-        return x.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
+        return x.reshape(*x.shape[:-1], -1, self.head_width).transpose(1, 2)
 
     def forward(
         self, x: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor, past: tuple[Tensor, Tensor]
@@ -76,12 +76,13 @@ class Attention(nn.Module):
     def grouped(self, q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
         """Attention of (B,H,T,d) over Hkv key heads. The queries of a group are stacked as rows of one matrix, so the
         cache is neither copied per query head nor read once per head."""
-        rows = q.unflatten(1, (-1, self.groups))
-        stacked = rows.flatten(2, 3) * self.head_width**-0.5
-        logits = torch.matmul(stacked, keys.transpose(-1, -2)).float().unflatten(2, (self.groups, -1))
-        weights = torch.softmax(logits + mask.unsqueeze(2), dim=-1).to(values.dtype)
-        mixed = torch.matmul(weights.flatten(2, 3), values)
-        return mixed.unflatten(2, (self.groups, -1)).flatten(1, 2)
+        batch, heads, new, width = q.shape
+        stacked = q.reshape(batch, heads // self.groups, self.groups * new, width) * width**-0.5
+        logits = torch.matmul(stacked, keys.transpose(-1, -2)).float()
+        apart = logits.reshape(batch, heads // self.groups, self.groups, new, -1) + mask.unsqueeze(2)
+        weights = torch.softmax(apart, dim=-1).to(values.dtype)
+        mixed = torch.matmul(weights.reshape(logits.shape), values)
+        return mixed.reshape(q.shape)
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:

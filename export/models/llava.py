@@ -88,9 +88,7 @@ class Llava(ModelFamily):
     def vision(self, method: PruningMethod, static_keep: int | None, dtype: torch.dtype, *, whole: bool) -> VisionGraph:
         path = self.path(method)
         blocks = range(path.blocks) if whole else [run.first for run in path.runs]
-        return VisionGraph(
-            Vit(self.spec, blocks, dtype), Projector(self.config, dtype), method, path, static_keep
-        )
+        return VisionGraph(Vit(self.spec, blocks, dtype), Projector(self.config, dtype), method, path, static_keep)
 
     def vision_interface(self, method: PruningMethod, static_keep: int | None, dtype: torch.dtype) -> Interface:
         kept: int | str = "K" if static_keep is None else static_keep

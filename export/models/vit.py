@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -99,13 +99,6 @@ class Positions(Leaf):
         return torch.cat([table[:, :1].float(), patches.flatten(2).transpose(1, 2)], dim=1)
 
 
-class KeysValues(NamedTuple):
-    """Keys and values of all tokens, each (B,H,S,d)."""
-
-    keys: Tensor
-    values: Tensor
-
-
 class Block(nn.Module):
     """x + s1 attention(norm1 x), then x + s2 mlp(norm2 x).
 
@@ -132,7 +125,7 @@ class Block(nn.Module):
 
     def split_heads(self, x: Tensor) -> Tensor:
         """(B,R,H*d) -> (B,H,R,d)."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return x.reshape(*x.shape[:-1], self.heads, -1).transpose(1, 2)
 
     def keys(self, normed: Tensor) -> Tensor:
         return self.split_heads(self.k_proj(normed))
@@ -187,4 +180,4 @@ class Vit(nn.Module):
 
     def items(self) -> Iterator[tuple[int, Block]]:
         """(index, block) of the blocks held, in order."""
-        return ((int(index), block) for index, block in self.blocks.items())
+        return ((int(index), cast(Block, block)) for index, block in self.blocks.items())

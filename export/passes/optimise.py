@@ -1,8 +1,8 @@
 """Fold constants and drop what is not used, without ever touching a weight.
 
 Precondition: weights are initialisers whose values are placeholders (NaN) and must not be read.
-Postcondition: the weights that are used are initialisers as before, none renamed, merged or folded; the others are gone;
-int constants are int64.
+Postcondition: the weights that are used are initialisers as before, none renamed, merged or folded; the others are
+gone; int constants are int64.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 The layers of a tower or decoder differ in their weights only, so one is traced and the others are copies of its nodes:
 tracing time does not grow with depth.
 
-Precondition: corresponding inputs of all layers have equal shapes; the graph holds one layer, called as a module at `run.traced`; what it reads from outside is the hidden
-state of the same shape as its output, per-layer inputs, weights below `run.traced`, and values common to all layers.
-Node metadata still names the modules.
+Precondition: corresponding inputs of all layers have equal shapes; the graph holds one layer, called as a module at
+`run.traced`; what it reads from outside is the hidden state of the same shape as its output, per-layer inputs, weights
+below `run.traced`, and values common to all layers. Node metadata still names the modules.
 Postcondition: `run.count` layers in sequence, each with weights named after its own module and with its own per-layer
 inputs and outputs, in order.
 """

@@ -21,7 +21,9 @@ def llava_config(vision: str = "clip", side: int = 16, layers: int = 4, feature_
         "image_size": side * 4,
         "patch_size": 4,
     }
-    tower = CLIPVisionConfig(intermediate_size=96, **common) if vision == "clip" else Dinov2Config(mlp_ratio=2, **common)
+    tower = (
+        CLIPVisionConfig(intermediate_size=96, **common) if vision == "clip" else Dinov2Config(mlp_ratio=2, **common)
+    )
     decoder = {
         "hidden_size": 32,
         "intermediate_size": 64,

@@ -37,7 +37,13 @@ def old_name(name: str) -> str:
         return name.replace("language_model.", "language_model.model.", 1)
     for new, old in OLD_DINOV2.items():
         name = name.replace(new, old)
-    clip = ("embeddings.class", "embeddings.patch_embedding.", "embeddings.position_embedding.", "pre_", "post_layernorm")
+    clip = (
+        "embeddings.class",
+        "embeddings.patch_embedding.",
+        "embeddings.position_embedding.",
+        "pre_",
+        "post_layernorm",
+    )
     if name.startswith("vision_tower.") and ("encoder.layers" in name or any(part in name for part in clip)):
         return name.replace("vision_tower.", "vision_tower.vision_model.", 1)
     return name
@@ -162,8 +168,10 @@ def test_overrides_are_typed_and_known(tmp_path: pathlib.Path) -> None:
             config_of(pair)
 
 
-def test_unknown_models_and_unreachable_hubs_say_what_to_do(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(CheckpointError, match="alias.*directory.*hub id"):
+def test_unknown_models_and_unreachable_hubs_say_what_to_do(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(CheckpointError, match=r"alias.*directory.*hub id"):
         resolve(ExportRecipe(model="lava"), tmp_path)
 
     def offline(*_: object, **__: object) -> str:

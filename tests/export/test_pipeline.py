@@ -64,7 +64,9 @@ def test_graphs_hold_standard_ops_only_and_nothing_of_this_machine(tiny_bundle: 
         model = onnx.load(path, load_external_data=False)
         assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 20)]
         assert not {node.op_type for node in model.graph.node} & REFUSED
-        assert not any(attribute.s for node in model.graph.node for attribute in node.attribute if "reduction" in attribute.name)
+        assert not any(
+            attribute.s for node in model.graph.node for attribute in node.attribute if "reduction" in attribute.name
+        )
         assert not model.metadata_props
         assert not any(node.metadata_props or node.doc_string for node in model.graph.node)
         onnx.checker.check_model(str(path), full_check=True)
@@ -260,7 +262,9 @@ def test_deep_tower_of_a_real_checkpoint(score_layer: int, tmp_path: pathlib.Pat
     """Repeated blocks on both sides of special ones, weights read from files, an odd head count."""
     shape = Shape(vision="dinov2", vision_layers=7, vision_heads=3, vision_width=48, feature_layer=5, layers=5, heads=4)
     folder = write_checkpoint(tmp_path / "checkpoint", shape)
-    recipe = ExportRecipe(model=str(folder), prune=(f"fastervlm:layer={score_layer}", "received-attention:layer=1"), keep=0.5)
+    recipe = ExportRecipe(
+        model=str(folder), prune=(f"fastervlm:layer={score_layer}", "received-attention:layer=1"), keep=0.5
+    )
     manifest = manifest_of(pipeline.export(recipe, tmp_path / "out.bundle"))
     assert manifest["source"]["sha256"]
     assert manifest["recipe"]["model"] == "checkpoint"

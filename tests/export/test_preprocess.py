@@ -62,7 +62,9 @@ def test_what_is_not_served_is_refused_by_name(change: dict[str, Any], match: st
 
 @pytest.mark.parametrize("size", [(56, 56), (40, 100), (300, 57)])
 @pytest.mark.parametrize("config", [CLIP, LLAVA], ids=["crop", "pad"])
-def test_reference_pixels_normalise_to_what_the_processor_returns(config: dict[str, Any], size: tuple[int, int]) -> None:
+def test_reference_pixels_normalise_to_what_the_processor_returns(
+    config: dict[str, Any], size: tuple[int, int]
+) -> None:
     import transformers
     from PIL import Image
 

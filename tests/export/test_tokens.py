@@ -17,8 +17,14 @@ from edgeprune.recipe import ExportRecipe
 from edgeprune.tokenizer_parts import unsupported_parts
 from tests.checkpoints import write_checkpoint
 
-LISTED = "{% for m in messages %}<|{{ m.role }}|>{% for c in m.content %}{% if c.type == 'image' %}[<image>]\n{% endif %}{% if c.type == 'text' %} Q: {{ c.text }}{% endif %}{% endfor %}{% endfor %}<|end|>"
-PLAIN = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] + '<|im_end|>' }}\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+LISTED = (
+    "{% for m in messages %}<|{{ m.role }}|>{% for c in m.content %}{% if c.type == 'image' %}[<image>]\n{% endif %}"
+    "{% if c.type == 'text' %} Q: {{ c.text }}{% endif %}{% endfor %}{% endfor %}<|end|>"
+)
+PLAIN = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] + '<|im_end|>' }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,9 @@ from tests.export.models import family_of, filled, hf_model, llava_config, relat
 from tests.pruning import oracles
 
 
-def naive(model: Any, pixels: torch.Tensor, feature_layer: int, score_block: int, kind: str) -> tuple[torch.Tensor, Any]:
+def naive(
+    model: Any, pixels: torch.Tensor, feature_layer: int, score_block: int, kind: str
+) -> tuple[torch.Tensor, Any]:
     """Projected patch features (B,N,D) and scores (B,N) from transformers' full outputs."""
     with torch.inference_mode():
         out = model.model.vision_tower(pixels, output_hidden_states=True, output_attentions=True)
@@ -70,7 +72,7 @@ def test_select_strategy_full_keeps_cls() -> None:
     graph = filled(family.vision(parse("fastervlm"), None, torch.float32, whole=True), family, source)
     pixels = torch.randn(1, 3, 16, 16)
     with torch.inference_mode():
-        embeds, index, scores = graph(pixels, torch.zeros(17))
+        embeds, _, scores = graph(pixels, torch.zeros(17))
         expected = model.model.get_image_features(pixels).pooler_output[0]
     assert scores.shape == (1, 17)
     assert abs(float(scores.sum()) - 1) < 1e-5
@@ -127,6 +129,8 @@ def test_score_layer_is_a_property_of_its_own() -> None:
 def test_method_that_needs_another_signal_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Llava, "signals", frozenset({"received_attention"}))
     family = Llava(llava_config(), 64)
-    with pytest.raises(PruningError, match=r"cls_attention.*methods that fit: none, random, stride, received-attention"):
+    with pytest.raises(
+        PruningError, match=r"cls_attention.*methods that fit: none, random, stride, received-attention"
+    ):
         family.require(parse("fastervlm"))
     family.require(parse("stride"))

@@ -29,7 +29,7 @@ def tie_free(seed: int, batch: int) -> np.ndarray:
 
 
 def features_of(method: PruningMethod, scores: torch.Tensor) -> VisualFeatures:
-    signals = {signal: scores for signal in method.needs}
+    signals = dict.fromkeys(method.needs, scores)
     return VisualFeatures(None, signals, (24, 24), method.constants(COUNT), batch=scores)
 
 
@@ -71,7 +71,7 @@ class Selector(torch.nn.Module):
 
     def forward(self, scores: torch.Tensor, keep_slots: torch.Tensor) -> tuple[torch.Tensor]:
         constants = {key: getattr(self, key) for key in self.method.constants(COUNT)}
-        signals = {signal: scores for signal in self.method.needs}
+        signals = dict.fromkeys(self.method.needs, scores)
         features = VisualFeatures(None, signals, (24, 24), constants, batch=scores)
         return (self.method.select(self.method.signal(features), keep_slots, features),)
 
@@ -110,7 +110,7 @@ def test_stride_is_ascending_inside_the_range_and_whole_at_full() -> None:
     for keep in range(1, COUNT + 1):
         kept = even_stride(torch.zeros(keep), iota)
         assert kept.dtype == torch.int64
-        assert 0 <= int(kept[0])
+        assert int(kept[0]) >= 0
         assert int(kept[-1]) < COUNT
         assert bool((kept[1:] > kept[:-1]).all())
     assert kept.tolist() == list(range(COUNT))
