@@ -250,6 +250,21 @@ class BundleWriter:
 
     def require_place(self) -> None:
         """UserError when writing cannot succeed; for callers who want to know before a long preparation."""
+        self._require_parent()
+        if self.final.name in ("", ".", ".."):
+            raise UserError(f"{self.final} is no name for a bundle; choose another output directory.")
+        free = shutil.disk_usage(self.final.parent).free
+        if self._estimate_bytes is not None and free < self._estimate_bytes:
+            need_mib, free_mib = self._estimate_bytes / 2**20, free / 2**20
+            raise UserError(
+                f"{self.final.parent} has {free_mib:.0f} MiB free but the bundle needs about {need_mib:.0f} MiB; "
+                "free some space."
+            )
+        self._require_free()
+        with _readable_errors(self.final), _locked_directory(self.final.parent):
+            self._stale_partials()
+
+    def _require_parent(self) -> None:
         parent = self.final.parent
         try:
             is_folder = stat.S_ISDIR(parent.stat().st_mode)
@@ -261,15 +276,6 @@ class BundleWriter:
             raise UserError(f"cannot write {self.final}: {parent} is not a directory.")
         if not os.access(parent, os.W_OK | os.X_OK):
             raise UserError(f"cannot write {self.final}: {parent} may not be written; choose another output directory.")
-        if self.final.name in ("", ".", ".."):
-            raise UserError(f"{self.final} is no name for a bundle; choose another output directory.")
-        free = shutil.disk_usage(parent).free
-        if self._estimate_bytes is not None and free < self._estimate_bytes:
-            need_mib, free_mib = self._estimate_bytes / 2**20, free / 2**20
-            raise UserError(
-                f"{parent} has {free_mib:.0f} MiB free but the bundle needs about {need_mib:.0f} MiB; free some space."
-            )
-        self._require_free()
 
     def _require_free(self) -> None:
         """UserError when the final place is taken and may not be replaced."""
@@ -283,14 +289,19 @@ class BundleWriter:
         if not replaceable:
             raise UserError(f"{self.final} is not a bundle and is not replaced; move it away or choose another name.")
 
-    def _clear_stale(self) -> None:
-        """Removes what killed writers left; UserError when one of them is alive."""
-        for path in self._siblings("partial"):
+    def _stale_partials(self) -> list[Path]:
+        """What killed writers left; UserError when one of the writers is alive."""
+        stale = self._siblings("partial")
+        for path in stale:
             lock = _lock(path)
             if lock < 0:
                 writer = path.name.rpartition("-")[2]
                 raise UserError(f"another export (process {writer}) is writing {self.final}; wait for it to end.")
             os.close(lock)
+        return stale
+
+    def _clear_stale(self) -> None:
+        for path in self._stale_partials():
             shutil.rmtree(path)
         for path in self._siblings("old"):
             # Killed between the two renames of a replacement: the old bundle is the only one there is.

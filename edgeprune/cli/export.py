@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeprune.bundle import BundleWriter
 from edgeprune.cli.arguments import keep, keep_range, setting, value
 from edgeprune.cli.output import mib, needs_extra
 from edgeprune.errors import UserError
@@ -39,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from edgeprune.bundle import BundleWriter
+
     recipe = recipe_from(args)
     output = args.output or Path(default_name(recipe))
     if not args.dry_run:
@@ -105,7 +107,10 @@ def _progress() -> Iterator[Callable[[str, int, int], None] | None]:
         return
     from tqdm import tqdm
 
-    with tqdm(total=0, bar_format="{desc} {bar} {n_fmt}/{total_fmt} [{elapsed}]", leave=False) as bar:
+    # Some terminals do not tell their size; tqdm would then draw nothing.
+    columns, lines = shutil.get_terminal_size()
+    layout = "{desc} {bar} {n_fmt}/{total_fmt} [{elapsed}]"
+    with tqdm(total=1, bar_format=layout, ncols=min(columns, 100), nrows=lines, leave=False) as bar:
 
         def show(step: str, done: int, total: int) -> None:
             _update(bar, step, done, total)
