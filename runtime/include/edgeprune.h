@@ -1,3 +1,4 @@
+// clang-format Language: C
 /*
  * edgeprune.h - run a pruned vision-language model from C, C++ or any language with a C FFI.
  *
@@ -80,8 +81,8 @@ typedef enum ep_status {
     EP_ERROR_ABORTED = 9,          /* ep_session_abort was called; the session stays usable */
     EP_ERROR_DEADLINE = 10,        /* deadline_ms passed; the session stays usable, the answer holds what was made */
     EP_ERROR_OUT_OF_MEMORY = 11,
-    EP_ERROR_BUSY = 12,            /* the session is in use by another thread */
-    EP_ERROR_INTERNAL = 13         /* a bug; please report the text */
+    EP_ERROR_BUSY = 12,    /* the session is in use by another thread */
+    EP_ERROR_INTERNAL = 13 /* a bug; please report the text */
 } ep_status;
 
 typedef enum ep_pixel_format {
@@ -120,7 +121,7 @@ EP_API const char *ep_last_error(void);
 EP_API const char *ep_status_name(ep_status status);
 
 typedef enum ep_log_level { EP_LOG_DEBUG = 0, EP_LOG_INFO = 1, EP_LOG_WARNING = 2, EP_LOG_ERROR = 3 } ep_log_level;
-/* Receives messages of the library and of onnxruntime; may be called from any thread. `message` is borrowed for the call. */
+/* Receives messages of the library and of onnxruntime; from any thread. `message` is borrowed for the call. */
 typedef void (*ep_log_fn)(ep_log_level level, const char *message, void *user_data);
 /* Process-wide. NULL switches logging off (the default). Set it before the first ep_model_open. */
 EP_API void ep_set_log(ep_log_fn fn, ep_log_level least, void *user_data);
@@ -129,7 +130,7 @@ EP_API void ep_set_log(ep_log_fn fn, ep_log_level least, void *user_data);
 
 typedef struct ep_model_options {
     size_t struct_size;
-    const char *onnxruntime_library; /* path of libonnxruntime; NULL: EDGEPRUNE_ORT_LIB when set, else the loader path */
+    const char *onnxruntime_library; /* its path; NULL: EDGEPRUNE_ORT_LIB when set, else the loader path */
     const char *variant;             /* slug of a built variant; NULL: the canonical fp32 graphs */
     int32_t threads;                 /* threads inside one graph run; 0: onnxruntime's own choice */
     int32_t verify;                  /* an ep_verify value */
@@ -149,15 +150,16 @@ EP_API const char *ep_model_describe(const ep_model *model);
 /* Runs every graph once on zeros so that the first question does not pay for lazy initialisation. */
 EP_API ep_status ep_model_warmup(ep_model *model);
 
-/* keep_count(N, ratio) = max(1, floor(N * ratio + 0.5)): the only place where a ratio becomes a count. -1: bad input. */
+/* keep_count(N, ratio) = max(1, floor(N * ratio + 0.5)), the only place where a ratio becomes a count; -1: bad input */
 EP_API int64_t ep_keep_count(int64_t visual_tokens, double ratio);
 
 /* Token ids of a text. Text never becomes a special token unless allow_special is non-zero. Call with ids == NULL to
  * get the count in *count; otherwise *count is the capacity on entry and the count on return. */
-EP_API ep_status ep_tokenize(const ep_model *model, const char *text, int32_t allow_special, int32_t *ids, size_t *count);
+EP_API ep_status ep_tokenize(const ep_model *model, const char *text, int32_t allow_special, int32_t *ids,
+                             size_t *count);
 /* Text of token ids. Call with text == NULL to get the size in bytes, without the closing zero, in *size. */
-EP_API ep_status ep_detokenize(const ep_model *model, const int32_t *ids, size_t count, int32_t skip_special, char *text,
-                               size_t *size);
+EP_API ep_status ep_detokenize(const ep_model *model, const int32_t *ids, size_t count, int32_t skip_special,
+                               char *text, size_t *size);
 
 /* ---- images ------------------------------------------------------------------------------------------------ */
 
@@ -165,7 +167,7 @@ typedef struct ep_frame {
     size_t struct_size;
     const uint8_t *data; /* first row */
     int32_t width_px, height_px;
-    size_t stride; /* bytes from row to row; 0: rows are packed */
+    size_t stride;  /* bytes from row to row; 0: rows are packed */
     int32_t format; /* an ep_pixel_format value */
 } ep_frame;
 EP_API void ep_frame_init(ep_frame *frame);
@@ -201,16 +203,16 @@ EP_API ep_status ep_session_image_remove(ep_session *session, int32_t image_id);
 
 typedef struct ep_kept_tokens {
     size_t struct_size;
-    int64_t kept;             /* K, read from the shape of the executed output tensor */
-    int64_t visual_tokens;    /* N */
-    const int64_t *keep_idx;  /* K indices into the original grid, -1: stands for no single patch; borrowed */
-    const float *scores;      /* N scores, or NULL when the method has none; borrowed */
+    int64_t kept;            /* K, read from the shape of the executed output tensor */
+    int64_t visual_tokens;   /* N */
+    const int64_t *keep_idx; /* K indices into the original grid, -1: stands for no single patch; borrowed */
+    const float *scores;     /* N scores, or NULL when the method has none; borrowed */
     int32_t grid_rows, grid_cols;
     int32_t width_px, height_px; /* of the picture as it was given */
-    int32_t applied;          /* 1 when K < N */
-    const char *reason;       /* why not, when applied is 0; "" otherwise; borrowed */
-    const char *method;       /* borrowed */
-    double keep;              /* the ratio asked for */
+    int32_t applied;             /* 1 when K < N */
+    const char *reason;          /* why not, when applied is 0; "" otherwise; borrowed */
+    const char *method;          /* borrowed */
+    double keep;                 /* the ratio asked for */
 } ep_kept_tokens;
 EP_API void ep_kept_tokens_init(ep_kept_tokens *out);
 /* Borrowed pointers live until the image is removed or the session is reset or freed. */
@@ -223,7 +225,7 @@ EP_API ep_status ep_preprocess(const ep_model *model, const ep_frame *frame, uin
 /* The projected visual embeddings that the decoder reads: kept * width floats. Borrowed as in ep_kept_tokens. */
 EP_API ep_status ep_session_image_embeds(const ep_session *session, int32_t image_id, const float **data, int64_t *kept,
                                          int64_t *width);
-/* Replaces them (same kept * width), e.g. to test or to edit what the decoder sees; drops the KV cache that used them. */
+/* Replaces them (same kept * width), to test or to edit what the decoder sees; drops the KV cache that used them. */
 EP_API ep_status ep_session_set_image_embeds(ep_session *session, int32_t image_id, const float *data, int64_t kept,
                                              int64_t width);
 
@@ -236,25 +238,25 @@ typedef int32_t (*ep_text_fn)(const char *text, size_t size, int32_t token_id, v
 
 typedef struct ep_generate_options {
     size_t struct_size;
-    const char *prompt;        /* the question; the bundle's template is put around it */
-    const int32_t *images;     /* image ids in the order of the prompt; NULL: all images of the session */
-    size_t image_count;        /* with images != NULL; 0 asks without a picture */
-    int32_t max_new_tokens;    /* 0 (default): 128, or fewer when the context ends before that */
-    int32_t ignore_eos;        /* non-zero: the bundle's end-of-sequence tokens and stop strings end nothing */
-    int32_t allow_special;     /* non-zero: special tokens written in the prompt count as such */
-    const char *const *stop;   /* stop strings beside the bundle's own */
+    const char *prompt;      /* the question; the bundle's template is put around it */
+    const int32_t *images;   /* image ids in the order of the prompt; NULL: all images of the session */
+    size_t image_count;      /* with images != NULL; 0 asks without a picture */
+    int32_t max_new_tokens;  /* 0 (default): 128, or fewer when the context ends before that */
+    int32_t ignore_eos;      /* non-zero: the bundle's end-of-sequence tokens and stop strings end nothing */
+    int32_t allow_special;   /* non-zero: special tokens written in the prompt count as such */
+    const char *const *stop; /* stop strings beside the bundle's own */
     size_t stop_count;
-    double deadline_ms;        /* from the call on; 0: none. Stops between tokens and inside a graph run */
-    ep_text_fn on_text;        /* may be NULL */
+    double deadline_ms; /* from the call on; 0: none. Stops between tokens and inside a graph run */
+    ep_text_fn on_text; /* may be NULL */
     void *user_data;
 } ep_generate_options;
 EP_API void ep_generate_options_init(ep_generate_options *options);
 
 typedef struct ep_answer {
     size_t struct_size;
-    const char *text;           /* borrowed until the next generate, reset or free */
-    size_t text_size;           /* bytes of text; it may hold zero characters when the model makes them */
-    const int32_t *token_ids;   /* generated ids, end-of-sequence included when it was made; borrowed likewise */
+    const char *text;         /* borrowed until the next generate, reset or free */
+    size_t text_size;         /* bytes of text; it may hold zero characters when the model makes them */
+    const int32_t *token_ids; /* generated ids, end-of-sequence included when it was made; borrowed likewise */
     size_t token_count;
     int32_t finish_reason;      /* an ep_finish_reason value */
     int64_t prompt_tokens;      /* text tokens + kept visual tokens of the prompt */
@@ -284,9 +286,9 @@ typedef struct ep_stats {
     double vision_ms;       /* vision encoder + pruning + projector */
     double embed_ms;        /* tokenizer and embedding graph */
     double prefill_ms;
-    double decode_ms;       /* all decode steps */
-    double ttft_ms;         /* images in memory to first token; loading excluded, images reused cost 0 */
-    double tpot_ms;         /* decode_ms / decode_steps */
+    double decode_ms; /* all decode steps */
+    double ttft_ms;   /* images in memory to first token; loading excluded, images reused cost 0 */
+    double tpot_ms;   /* decode_ms / decode_steps */
     double total_ms;
     int64_t decode_steps;
     int64_t new_tokens;
