@@ -30,12 +30,15 @@ def wait_for_partial(folder: pathlib.Path, process) -> pathlib.Path:
     raise AssertionError(f"no export began to write; exit code {process.poll()}")
 
 
-def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path: pathlib.Path) -> None:
-    done = edgeprune(*TINY, "--dry-run", "--prune", "fastervlm", "--prune", "stride", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "tiny-keep0.25.bundle" in done.stdout
-    for word in ("visual tokens", "graphs", "disk", "memory", "MiB"):
-        assert word in done.stdout
+def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path, monkeypatch, capfd) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = main([*TINY, "--dry-run", "--prune", "fastervlm", "--prune", "stride"])
+    plan, complaint = capfd.readouterr()
+    assert (code, complaint) == (0, "")
+    assert "tiny-keep0.25.bundle" in plan
+    assert "16 -> 4" in plan
+    for word in ("visual tokens", "vision-stride.onnx", "disk", "memory", "MiB"):
+        assert word in plan
     assert os.listdir(tmp_path) == []
 
 
