@@ -66,11 +66,13 @@ class Selector(torch.nn.Module):
     def __init__(self, method: PruningMethod) -> None:
         super().__init__()
         self.method = method
-        for key, value in method.constants(COUNT).items():
+        constants = method.constants(COUNT)
+        self.names = sorted(constants)  # drawn here once: a random generator cannot be traced
+        for key, value in constants.items():
             self.register_buffer(key, value, persistent=False)
 
     def forward(self, scores: torch.Tensor, keep_slots: torch.Tensor) -> tuple[torch.Tensor]:
-        constants = {key: getattr(self, key) for key in self.method.constants(COUNT)}
+        constants = {key: getattr(self, key) for key in self.names}
         signals = dict.fromkeys(self.method.needs, scores)
         features = VisualFeatures(None, signals, (24, 24), constants, batch=scores)
         return (self.method.select(self.method.signal(features), keep_slots, features),)
