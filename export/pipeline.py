@@ -5,9 +5,10 @@ Public: `export(recipe, output)` and `plan(recipe)`.
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -128,11 +129,25 @@ def export(recipe: ExportRecipe, output: Path, *, force: bool = False, progress:
         CheckFailed: a graph disagrees with the torch reference. Nothing is left behind.
     """
     report = progress or (lambda step, done, total: None)
-    with tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch:
+    with _without_foreign_bars(), tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch:
         report("read the checkpoint", 0, 1)
         job = _job(recipe, Path(scratch))
         with BundleWriter(output, force=force, estimate_bytes=job.graphs.data_bytes() + (8 << 20)) as writer:
             return writer.commit(_write(job, writer.path, Path(output).name.removesuffix(".bundle"), report))
+
+
+@contextlib.contextmanager
+def _without_foreign_bars() -> Iterator[None]:
+    """transformers draws progress bars into pipes, too; `progress` is the only one an export has."""
+    from transformers.utils import logging
+
+    drawn = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if drawn:
+            logging.enable_progress_bar()
 
 
 def _job(recipe: ExportRecipe, scratch: Path | None) -> Job:

@@ -21,7 +21,7 @@ def bundle_at(folder: pathlib.Path) -> pathlib.Path:
 
     path = folder / "demo-keep0.1.bundle"
     if not path.exists():
-        print(f"exporting the demo model to {path} (about a minute)")
+        print(f"exporting the demo model to {path} (a minute or two)")
         export(ExportRecipe(model="demo", prune=("fastervlm",), keep=0.1), path)
     return path
 
