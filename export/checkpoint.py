@@ -98,6 +98,9 @@ def resolve(recipe: ExportRecipe, scratch: Path | None) -> Checkpoint:
         found = _demo(scratch)
     elif alias is not None and (recipe.random_weights or alias.hub_id is None):
         found = _shipped(alias)
+    elif alias is not None and scratch is None and recipe.revision is None:
+        # A plan needs the sizes only, and those ship with the alias: it works without the hub.
+        found = replace(_shipped(alias), random_weights=False)
     elif Path(recipe.model).is_dir():
         found = _read_folder(Path(recipe.model), Path(recipe.model).resolve().name, None)
     else:

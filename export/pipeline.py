@@ -96,7 +96,7 @@ def plan(recipe: ExportRecipe) -> ExportPlan:
     notes = []
     if job.checkpoint.random_weights:
         notes.append("random weights: for tests and latency work, the answers mean nothing")
-    if job.checkpoint.tokenizer_folder is None:
+    if job.checkpoint.random_weights and job.checkpoint.tokenizer_folder is None:
         notes.append("no tokenizer at hand: a byte-level one that covers the vocabulary is built (--set tokenizer=DIR)")
     reason = job.reason_without_reference()
     if reason:

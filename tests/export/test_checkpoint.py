@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from edgeprune.errors import CheckpointError
+from edgeprune.export import pipeline
 from edgeprune.export.aliases import ALIASES
 from edgeprune.export.checkpoint import resolve
 from edgeprune.export.models.llava import Llava
@@ -196,8 +197,18 @@ def test_hub_download_is_read_like_a_directory(tmp_path: pathlib.Path, monkeypat
     assert (asked["hub_id"], asked["revision"]) == ("llava-hf/llava-1.5-7b-hf", "main")
     assert "*.safetensors" in asked["patterns"]
     assert (found.id, found.revision) == ("llava-hf/llava-1.5-7b-hf", "0123abc")
-    resolve(ExportRecipe(model="llava15"), None)
+    resolve(ExportRecipe(model="llava15", revision="main"), None)
     assert "*.safetensors" not in asked["patterns"]
+
+
+def test_the_plan_of_an_alias_asks_no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise AssertionError("the alias ships its configuration")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    plan = pipeline.plan(ExportRecipe(model="llava15", keep=0.1))
+    assert (plan.tokens_before, plan.tokens_after) == (576, 58)
+    assert not any("random" in note or "byte-level" in note for note in plan.notes)
 
 
 def test_directory_without_what_is_needed_is_refused(tmp_path: pathlib.Path) -> None:
