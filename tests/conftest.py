@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import pathlib
+import signal
 from collections.abc import Callable
 
 import pytest
 
 REPO = pathlib.Path(__file__).resolve().parent.parent
+
+# A runner started in the background ignores SIGINT, and every process under test would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def native_dir() -> pathlib.Path:
