@@ -60,6 +60,7 @@ def main() -> None:
         export(ExportRecipe(model="demo", prune=("fastervlm",), keep=0.1), args.bundle)
     result = run(args.bundle, args.trials)
     target = REPO / "benchmarks" / "results" / f"{time.strftime('%Y-%m-%d')}-demo-keep.json"
+    target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps({"medians": result["medians"], "ratio": result["ratio_keep0.1_to_keep1"]}, indent=1))
     print(f"raw trials in {target.relative_to(REPO)}")

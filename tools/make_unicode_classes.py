@@ -10,12 +10,12 @@ tokenizer must agree with each of them.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import tokenizers
+from generated_file import write_or_check
 from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers
 
 OUTPUT = Path(__file__).resolve().parent.parent / "runtime" / "src" / "unicode_classes.inc"
@@ -102,19 +102,5 @@ def render() -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="compare only; exit 1 on a difference")
-    arguments = parser.parse_args()
-    text = render()
-    if not arguments.check:
-        OUTPUT.write_text(text, encoding="utf-8")
-        return 0
-    if OUTPUT.read_text(encoding="utf-8") == text:
-        return 0
-    print(f"{OUTPUT.name} is out of date: run python tools/make_unicode_classes.py", file=sys.stderr)
-    return 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(OUTPUT, render, __doc__))
