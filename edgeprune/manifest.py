@@ -217,6 +217,7 @@ class Manifest:
     family: str
     source: Source
     recipe: dict[str, Any]
+    notes: tuple[str, ...]
     visual_tokens: int
     grid: tuple[int, int]
     keep: Keep

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 from collections.abc import Callable
@@ -267,5 +268,6 @@ def test_deep_tower_of_a_real_checkpoint(score_layer: int, tmp_path: pathlib.Pat
     )
     manifest = manifest_of(pipeline.export(recipe, tmp_path / "out.bundle"))
     assert manifest["source"]["sha256"]
-    assert manifest["recipe"]["model"] == "checkpoint"
+    recorded = ExportRecipe.from_dict(manifest["recipe"])
+    assert recorded == dataclasses.replace(recipe, model="checkpoint")
     assert len(manifest["graphs"]["decoder"]["inputs"]) == 3 + 2 * 5

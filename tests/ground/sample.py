@@ -65,6 +65,7 @@ def manifest() -> dict[str, Any]:
         "family": "llava",
         "source": {"id": "sample", "revision": None, "sha256": None, "random_weights": True},
         "recipe": ExportRecipe("sample", keep=0.25).to_dict(),
+        "notes": [],
         "visual_tokens": 16,
         "grid": [4, 4],
         "keep": {"default": 0.25, "min": 0.01, "max": 1},
