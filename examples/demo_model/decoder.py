@@ -1,9 +1,10 @@
 """SmolLM2 for training on a CPU: LoRA merged into the weights once per step, hand-written gradients.
 
-It computes in bf16 where the processor has bf16 matrix units (AMX) and in float32 elsewhere: emulated bf16 is eight
-times slower than float32. The forward pass of a merged LoRA layer is one matrix product, its backward pass one product
-for the input and two thin ones for A and B: nothing of the size of a frozen weight is ever differentiated. q, k and v
-share one LoRA, as do gate and up.
+Training computes in bf16 where the processor multiplies bf16 itself (AMX tiles or AVX-512 BF16: four times as fast as
+float32 there) and in float32 elsewhere: emulated bf16 is eight times slower than float32. Scoring computes in float32,
+as the shipped checkpoint does. The forward pass of a merged LoRA layer is one matrix product, its backward pass one
+product for the input and two thin ones for A and B: nothing of the size of a frozen weight is ever differentiated.
+q, k and v share one LoRA, as do gate and up.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-DTYPE = torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
 RANK, ALPHA = 16, 32
 LAYERS, WIDTH, HEADS, KV_HEADS, HEAD_WIDTH = 30, 576, 9, 3, 64
 EPSILON, ROPE_THETA, MASKED = 1e-5, 100000.0, -30000.0
@@ -25,6 +25,12 @@ FUSED = {
     "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
     "down": ("mlp.down_proj",),
 }
+
+
+def training_dtype() -> torch.dtype:
+    """bfloat16 where the processor multiplies it itself, else float32."""
+    native = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if native else torch.float32
 
 
 class _FrozenProduct(torch.autograd.Function):
@@ -62,11 +68,11 @@ class _MergedProduct(torch.autograd.Function):
 class LoraLinear(nn.Module):
     """One frozen matrix (o, i) with a float32 LoRA of rank r; call `merge` after every change of the LoRA."""
 
-    def __init__(self, weight: torch.Tensor, rank: int = RANK, alpha: int = ALPHA) -> None:
+    def __init__(self, weight: torch.Tensor, dtype: torch.dtype, rank: int = RANK, alpha: int = ALPHA) -> None:
         super().__init__()
         out_width, in_width = weight.shape
         self.scale = alpha / rank
-        self.base = weight.to(DTYPE)
+        self.base = weight.to(dtype)
         self.merged = self.base.clone()
         self.lora_a = nn.Parameter(torch.randn(rank, in_width) / math.sqrt(in_width))
         self.lora_b = nn.Parameter(torch.zeros(out_width, rank))
@@ -75,7 +81,7 @@ class LoraLinear(nn.Module):
     @torch.no_grad()
     def merge(self) -> None:
         """Recompute the merged weights from the LoRA rounded to bf16 (which is how it ships)."""
-        self.rounded_a, self.rounded_b = (x.bfloat16().to(DTYPE) for x in (self.lora_a, self.lora_b))
+        self.rounded_a, self.rounded_b = (x.bfloat16().to(self.base.dtype) for x in (self.lora_a, self.lora_b))
         torch.addmm(self.base, self.rounded_b, self.rounded_a, alpha=self.scale, out=self.merged)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -130,24 +136,25 @@ class Decoder(nn.Module):
 
     Args:
         state: float32 weights under LlamaModel names (`edgeprune.export.demo.decoder_state`).
+        dtype: of the frozen and merged weights and of the sequence.
         compiled: fuse the element-wise parts with torch.compile; slower to start, faster afterwards.
     """
 
-    def __init__(self, state: dict[str, torch.Tensor], compiled: bool = True) -> None:
+    def __init__(self, state: dict[str, torch.Tensor], dtype: torch.dtype, compiled: bool = False) -> None:
         super().__init__()
-        self.embedding = state["embed_tokens.weight"].to(DTYPE)
+        self.embedding = state["embed_tokens.weight"].to(dtype)
         self.layers = nn.ModuleList()
         self.norms: list[torch.Tensor] = []
         for index in range(LAYERS):
             prefix = f"layers.{index}."
             linears = {
-                key: LoraLinear(torch.cat([state[f"{prefix}{name}.weight"] for name in names]))
+                key: LoraLinear(torch.cat([state[f"{prefix}{name}.weight"] for name in names]), dtype)
                 for key, names in FUSED.items()
             }
             self.layers.append(nn.ModuleDict(linears))
             for norm in ("input_layernorm", "post_attention_layernorm"):
-                self.norms.append(state[f"{prefix}{norm}.weight"].to(DTYPE))
-        self.norms.append(state["norm.weight"].to(DTYPE))
+                self.norms.append(state[f"{prefix}{norm}.weight"].to(dtype))
+        self.norms.append(state["norm.weight"].to(dtype))
         self.frequencies = ROPE_THETA ** -(torch.arange(0, HEAD_WIDTH, 2).float() / HEAD_WIDTH)
         self.ops = {name: torch.compile(op, dynamic=True) if compiled else op for name, op in _POINTWISE.items()}
 
@@ -160,7 +167,7 @@ class Decoder(nn.Module):
     def _rotation(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         angles = positions[..., None].float() * self.frequencies
         angles = torch.cat([angles, angles], -1)
-        return angles.cos().to(DTYPE), angles.sin().to(DTYPE)
+        return angles.cos().to(self.embedding.dtype), angles.sin().to(self.embedding.dtype)
 
     def forward(self, x: torch.Tensor, positions: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
         """x (B, T, 576), positions (B, T), allowed (B, T, T) bool -> last hidden state after its norm."""

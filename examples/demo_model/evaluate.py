@@ -62,7 +62,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("plans", nargs="*", default=GATE)
     parser.add_argument("--share", default="0/1", help="I/N: every N-th plan, starting at the I-th")
     parser.add_argument("--limit", type=int, default=10_000, help="scenes per plan at most")
-    parser.add_argument("--compiled", action="store_true")
     return parser.parse_args()
 
 
@@ -70,7 +69,7 @@ def main() -> None:
     """Run the plans and write the results after each of them."""
     args = parse_args()
     torch.set_num_threads(1)
-    model, caches = load_model(args.checkpoint, args.compiled), {}
+    model, caches = load_model(args.checkpoint), {}
     results = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {}
     first, step = (int(part) for part in args.share.split("/"))
     for plan in list(args.plans)[first::step]:

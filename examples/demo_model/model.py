@@ -9,7 +9,7 @@ from typing import Any
 import features
 import torch
 import torch.nn.functional as F
-from decoder import DTYPE, LAYERS, WIDTH, Decoder
+from decoder import LAYERS, WIDTH, Decoder
 from packing import Packed, Packer
 from torch import nn
 
@@ -45,10 +45,12 @@ class Cache:
 class DemoModel(nn.Module):
     """Projector and decoder; `center` and `spread` (384,) standardise the raw features per channel."""
 
-    def __init__(self, center: torch.Tensor, spread: torch.Tensor, compiled: bool = True) -> None:
+    def __init__(
+        self, center: torch.Tensor, spread: torch.Tensor, dtype: torch.dtype = torch.float32, compiled: bool = False
+    ) -> None:
         super().__init__()
         path = demo.packaged_file(demo.DECODER)
-        self.decoder = Decoder(demo.decoder_state(path, 9, 3), compiled)
+        self.decoder = Decoder(demo.decoder_state(path, 9, 3), dtype, compiled)
         tokenizer = demo.build_tokenizer(path)
         self.packer = Packer(lambda text: tokenizer(text, add_special_tokens=False).input_ids)
         self.linear_1, self.linear_2 = nn.Linear(CHANNELS, WIDTH), nn.Linear(WIDTH, WIDTH)
@@ -65,7 +67,7 @@ class DemoModel(nn.Module):
     def project(self, hidden: torch.Tensor) -> torch.Tensor:
         """Raw features (B, K, 384) -> visual embeddings (B, K, 576)."""
         x = (hidden.float() - self.center) / self.spread
-        return self.linear_2(F.gelu(self.linear_1(x))).to(DTYPE)
+        return self.linear_2(F.gelu(self.linear_1(x))).to(self.decoder.embedding.dtype)
 
     def forward(self, hidden: torch.Tensor | None, packed: Packed) -> torch.Tensor:
         """hidden (B, K, 384) or None for text only -> logits (M, V) of the answer tokens."""
@@ -93,10 +95,10 @@ class DemoModel(nn.Module):
         return tensors | {"projector.center": self.center.clone(), "projector.spread": self.spread.clone()}
 
 
-def load_model(path: Path, compiled: bool = True) -> DemoModel:
-    """A model from a checkpoint written by train.py."""
+def load_model(path: Path) -> DemoModel:
+    """A model from a checkpoint written by train.py, in float32."""
     state = torch.load(path, weights_only=True)
-    model = DemoModel(state["center"], state["spread"], compiled)
+    model = DemoModel(state["center"], state["spread"])
     model.load_state_dict(state)
     model.decoder.merge()
     return model.eval()

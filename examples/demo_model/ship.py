@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--assets", type=Path, default=demo.ASSETS)
     args = parser.parse_args()
     args.assets.mkdir(parents=True, exist_ok=True)
-    tensors = load_model(args.checkpoint, compiled=False).difference()
+    tensors = load_model(args.checkpoint).difference()
     safetensors.torch.save_file(tensors, args.assets / "difference.safetensors")
     (args.assets / "demo.json").write_text(json.dumps(describe(), indent=2) + "\n", encoding="utf-8")
 

@@ -21,18 +21,17 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from align import align
+from decoder import training_dtype
 from features import SCORE_BLOCKS
 from model import Cache, DemoModel
 from packing import Packed
 from torch import nn
 
-FEW_CYCLE = (26, 34, 26, 48)  # K, step by step, for the first FEW_SHARE of the run: cheap steps that teach the task
-WIDE_CYCLE = (256, 26, 128, 38, 256, 64, 26, 96)  # then all keep ratios
-FEW_SHARE = 0.71
+CYCLE = (64, 26, 128, 64, 26, 96, 64, 256, 26, 64)  # K, step by step
 RANDOM_SHARE = {True: 0.5, False: 0.25}  # of random selections at K >= MANY and below; the rest is [CLS] top-k
 MANY = 64
-QUESTIONS = 4  # at most, per image; what, count and where come first
 COUNT_WEIGHT = 2.0
+PROJECTOR_RATE = 2.0  # its learning rate over that of the LoRA
 ALIGN_SCENES, ALIGN_STEPS = 2000, 600
 SAVE_EVERY = 20
 WARM_UP, FLOOR, CLIP = 25, 0.03, 1.0
@@ -43,8 +42,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("features", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=350)
-    parser.add_argument("--batch", type=int, default=12, help="images per step, over all workers")
+    parser.add_argument("--steps", type=int, default=1100)
+    parser.add_argument("--batch", type=int, default=16, help="images per step, over all workers")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
@@ -52,9 +51,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--check-scenes", type=int, default=16)
     parser.add_argument("--align-scenes", type=int, default=ALIGN_SCENES)
     parser.add_argument("--compiled", action="store_true", help="torch.compile the element-wise parts")
-    parser.add_argument("--init", type=Path, help="start from this checkpoint instead of aligning")
-    parser.add_argument("--stop", type=int, help="leave the schedule after this step")
-    parser.add_argument("--start", type=int, default=0, help="with --init: the step at which that checkpoint was saved")
     return parser.parse_args()
 
 
@@ -68,19 +64,11 @@ def choose_patches(cache: Cache, index: int, count: int, draw: torch.Generator) 
     return cache.cls_top(index, block, count)
 
 
-def choose_questions(asked: list, draw: torch.Generator) -> list:
-    """At most QUESTIONS of a scene's questions; the easy types (exist, colour) fill what is left."""
-    hard = [question for question in asked if question[0] in ("what", "count", "where")]
-    easy = [question for question in asked if question[0] not in ("what", "count", "where")]
-    order = torch.randperm(len(easy), generator=draw).tolist()
-    return hard + [easy[at] for at in order[: QUESTIONS - len(hard)]]
-
-
 def batch_loss(model: DemoModel, cache: Cache, indices: list[int], count: int, draw: torch.Generator) -> torch.Tensor:
     """Mean cross-entropy of the answer tokens of a batch, count questions weighted."""
     kept = [choose_patches(cache, index, count, draw) for index in indices]
     hidden = torch.stack([cache.get("hidden", index)[patches] for index, patches in zip(indices, kept, strict=True)])
-    asked = [choose_questions(cache.get("questions", index), draw) for index in indices]
+    asked = [cache.get("questions", index) for index in indices]
     packed = model.packer.pack(asked, count)
     losses = F.cross_entropy(model(hidden, packed), packed.labels, reduction="none")
     weights = token_weights(asked, packed)
@@ -104,10 +92,10 @@ def average_gradients(weights: list[nn.Parameter], workers: int) -> None:
         weight.grad.copy_(part.view_as(weight))
 
 
-def rate_factor(step: int, start: int, steps: int) -> float:
-    """Linear warm-up from `start`, and a cosine down to FLOOR."""
+def rate_factor(step: int, steps: int) -> float:
+    """Linear warm-up, and a cosine down to FLOOR."""
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
-    return min(1.0, (step - start + 1) / WARM_UP) * ((1 - FLOOR) * cosine + FLOOR)
+    return min(1.0, (step + 1) / WARM_UP) * ((1 - FLOOR) * cosine + FLOOR)
 
 
 class Trainer:
@@ -117,11 +105,13 @@ class Trainer:
         self.args, self.rank, self.model = args, rank, model
         self.train, self.val = Cache(args.features, "train"), Cache(args.features, "val")
         self.weights = list(model.parameters())
-        self.optimizer = torch.optim.AdamW(self.weights, args.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
+        self.rates = {"projector": PROJECTOR_RATE * args.learning_rate, "lora": args.learning_rate}
+        projector = list(model.projector().parameters())
+        lora = list(model.decoder.parameters())
+        groups = [{"params": projector, "name": "projector"}, {"params": lora, "name": "lora"}]
+        self.optimizer = torch.optim.AdamW(groups, args.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
         self.order: list[int] = []
         self.shuffler = random.Random(args.seed)
-        for _ in range(args.start):
-            self.next_indices()
 
     def next_indices(self) -> list[int]:
         """This worker's share of the next batch; all workers walk one shuffled order."""
@@ -133,10 +123,9 @@ class Trainer:
     def step(self, number: int) -> float:
         """One optimiser step; returns this worker's loss."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.args.learning_rate * rate_factor(number, self.args.start, self.args.steps)
+            group["lr"] = self.rates[group["name"]] * rate_factor(number, self.args.steps)
         draw = torch.Generator().manual_seed((self.args.seed * 1_000_003 + number) * 64 + self.rank)
-        cycle = FEW_CYCLE if number < FEW_SHARE * self.args.steps else WIDE_CYCLE
-        count = cycle[number % len(cycle)]
+        count = CYCLE[number % len(CYCLE)]
         loss = batch_loss(self.model, self.train, self.next_indices(), count, draw)
         self.optimizer.zero_grad()
         loss.backward()
@@ -160,9 +149,9 @@ class Trainer:
             torch.save(self.model.state_dict(), self.args.out / f"step-{number}.pt")
 
     def run(self) -> None:
-        """All steps from --start to --stop."""
-        began, losses, last = time.monotonic(), [], self.args.stop or self.args.steps
-        for number in range(self.args.start, last):
+        """All steps."""
+        began, losses, last = time.monotonic(), [], self.args.steps
+        for number in range(last):
             losses.append(self.step(number))
             done = number + 1
             if self.rank == 0 and done % 10 == 0:
@@ -182,9 +171,9 @@ def start_model(args: argparse.Namespace, rank: int) -> DemoModel:
     torch.manual_seed(args.seed)
     cache = Cache(args.features, "train")
     sample = torch.stack([cache.get("hidden", index) for index in range(min(512, len(cache)))]).float().flatten(0, 1)
-    model = DemoModel(sample.mean(0), sample.std(0), args.compiled)
-    aligned = args.init or args.out / "aligned.pt"
-    if rank == 0 and not args.init:
+    model = DemoModel(sample.mean(0), sample.std(0), training_dtype(), args.compiled)
+    aligned = args.out / "aligned.pt"
+    if rank == 0:
         align(model, cache, min(args.align_scenes, len(cache)), ALIGN_STEPS)
         torch.save(model.state_dict(), aligned)
     if args.workers > 1:
