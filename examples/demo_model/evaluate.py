@@ -56,7 +56,7 @@ def run_plan(model: DemoModel, cache: Cache, name: str, limit: int) -> dict:
 def parse_args() -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint", type=Path, help="final.pt of train.py, or a difference.safetensors")
     parser.add_argument("features", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("plans", nargs="*", default=GATE)

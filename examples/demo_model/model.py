@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import features
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from decoder import LAYERS, WIDTH, Decoder
@@ -94,11 +95,24 @@ class DemoModel(nn.Module):
                 tensors[f"projector.{name}.{part}"] = getattr(getattr(self, name), part).detach().clone()
         return tensors | {"projector.center": self.center.clone(), "projector.spread": self.spread.clone()}
 
+    def load_difference(self, tensors: dict[str, torch.Tensor]) -> None:
+        """The inverse of `difference`."""
+        names = {f"projector.{name}": name for name in ("center", "spread")}
+        state = self.state_dict()
+        for key, tensor in tensors.items():
+            name = names.get(key, key.replace("layers.", "decoder.layers.").replace("projector.", ""))
+            state[name].copy_(tensor)
+
 
 def load_model(path: Path) -> DemoModel:
-    """A model from a checkpoint written by train.py, in float32."""
-    state = torch.load(path, weights_only=True)
-    model = DemoModel(state["center"], state["spread"])
-    model.load_state_dict(state)
+    """A model, in float32, from a checkpoint written by train.py or from the shipped difference.safetensors."""
+    if path.suffix == ".safetensors":
+        tensors = safetensors.torch.load_file(path)
+        model = DemoModel(tensors["projector.center"], tensors["projector.spread"])
+        model.load_difference(tensors)
+    else:
+        state = torch.load(path, weights_only=True)
+        model = DemoModel(state["center"], state["spread"])
+        model.load_state_dict(state)
     model.decoder.merge()
     return model.eval()
