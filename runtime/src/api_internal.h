@@ -61,7 +61,7 @@ inline void check_non_negative(int32_t value, const char* name) {
 // A required frame.
 inline ep_frame checked_frame(const ep_frame* frame) {
     require(frame, "frame");
-    return read_struct(frame, ep_frame_init, "ep_frame");
+    return read_struct(frame, "ep_frame");
 }
 
 }  // namespace edgeprune
