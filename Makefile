@@ -7,7 +7,7 @@ OUT ?= out/demo
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c requirements/constraints.txt
 STAMPS := $(VENV)/.stamps
-NATIVE_SOURCES := CMakeLists.txt $(wildcard runtime/src/* runtime/include/* tests/runtime/native/* examples/c/*)
+NATIVE_SOURCES := CMakeLists.txt $(wildcard runtime/src/* runtime/include/* tests/runtime/native/* runtime/cmake/* examples/c/* examples/cpp/*)
 LIBRARY := $(BUILD)/libedgeprune.so
 RUN := EDGEPRUNE_LIB=$(CURDIR)/$(LIBRARY) EDGEPRUNE_NATIVE_DIR=$(CURDIR)/$(BUILD) HF_HUB_OFFLINE=1 $(BIN)
 
@@ -45,7 +45,7 @@ bench: $(STAMPS)/demo $(LIBRARY)  ## time the demo bundle at keep 1 and 0.1, int
 clean:  ## remove what the build made, the virtual environment included
 	rm -rf build dist out $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-CXX_FILES = $(filter-out %.inc,$(wildcard runtime/src/*.cpp runtime/src/*.h runtime/include/*.h tests/runtime/native/*.cpp tests/runtime/abi/*.c examples/c/*.c))
+CXX_FILES = $(filter-out %.inc,$(wildcard runtime/src/*.cpp runtime/src/*.h runtime/include/*.h* tests/runtime/native/*.cpp tests/runtime/abi/*.c* examples/c/*.c examples/cpp/*.cpp))
 
 $(LIBRARY): $(NATIVE_SOURCES) | $(STAMPS)/venv
 	$(BIN)/cmake -S . -B $(BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DEDGEPRUNE_TESTS=ON -DEDGEPRUNE_EXAMPLES=ON >/dev/null
