@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import pathlib
+import shutil
 import subprocess
+import sys
 
 from edgeprune.runtime import library
 
@@ -44,3 +46,10 @@ def run_program(program: pathlib.Path, *arguments: object, data: bytes = b"", **
     command = [str(part) for part in (program, *arguments)]
     done = subprocess.run(command, env=environment(**env), input=data, capture_output=True, check=False)
     return done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
+
+
+def cmake_tool(name: str) -> str:
+    """cmake or cpack: beside the running Python when they were installed there, else the one on the path."""
+    found = shutil.which(name, path=f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    assert found is not None, f"{name} is not installed: run `make native`"
+    return found
