@@ -1,4 +1,4 @@
-"""What a C or C++ program gets: symbols, needed libraries, size, and the installed tree through CMake and pkg-config."""
+"""What a C or C++ program gets: symbols, needed libraries, size; the installed tree through CMake and pkg-config."""
 
 from __future__ import annotations
 
