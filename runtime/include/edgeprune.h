@@ -93,8 +93,22 @@ typedef enum ep_pixel_format {
     EP_PIXEL_RGB8 = 0,
     EP_PIXEL_BGR8 = 1,
     EP_PIXEL_RGBA8 = 2, /* alpha is dropped, as Pillow's convert("RGB") does */
-    EP_PIXEL_GRAY8 = 3
+    EP_PIXEL_GRAY8 = 3,
+    EP_PIXEL_NV12 = 4, /* a plane of Y, then one of Cb Cr pairs, each for 2 x 2 pixels */
+    EP_PIXEL_YUYV = 5  /* Y0 Cb Y1 Cr for 2 x 1 pixels, also known as YUY2 */
 } ep_pixel_format;
+
+/* How Y, Cb and Cr become R, G and B, for EP_PIXEL_NV12 and EP_PIXEL_YUYV. Each chroma sample serves every pixel it
+ * covers, without interpolation. */
+typedef enum ep_color_matrix {
+    EP_MATRIX_BT601 = 0, /* ITU-R BT.601: most webcams, JPEG */
+    EP_MATRIX_BT709 = 1  /* ITU-R BT.709: HD video */
+} ep_color_matrix;
+
+typedef enum ep_color_range {
+    EP_RANGE_LIMITED = 0, /* Y 16..235, Cb and Cr 16..240 */
+    EP_RANGE_FULL = 1     /* 0..255, as in JPEG */
+} ep_color_range;
 
 typedef enum ep_finish_reason {
     EP_FINISH_EOS = 0,      /* the model ended its answer */
@@ -169,12 +183,18 @@ EP_API ep_status ep_detokenize(const ep_model *model, const int32_t *ids, size_t
 
 /* ---- images ------------------------------------------------------------------------------------------------ */
 
+/* A picture in the caller's memory. It is read during the call only and never copied whole: its rows become RGB as the
+ * resize reads them. An odd width or height of NV12 and YUYV ends in half a chroma sample, which is stored whole. */
 typedef struct ep_frame {
     size_t struct_size;
     const uint8_t *data; /* first row */
     int32_t width_px, height_px;
-    size_t stride;  /* bytes from row to row; 0: rows are packed */
-    int32_t format; /* an ep_pixel_format value */
+    size_t stride;         /* bytes from row to row; 0: rows are packed */
+    int32_t format;        /* an ep_pixel_format value */
+    const uint8_t *chroma; /* NV12: first row of Cb Cr; NULL: directly behind the last row (stride * height_px) */
+    size_t chroma_stride;  /* NV12: bytes from row to row of Cb Cr; 0: as `stride` */
+    int32_t color_matrix;  /* NV12, YUYV: an ep_color_matrix value */
+    int32_t color_range;   /* NV12, YUYV: an ep_color_range value */
 } ep_frame;
 EP_API void ep_frame_init(ep_frame *frame);
 EP_API void ep_frame_init_sized(ep_frame *frame, size_t size);

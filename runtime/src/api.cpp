@@ -144,8 +144,7 @@ ep_status ep_preprocess(const ep_model* model, const ep_frame* frame, uint8_t* r
     return guarded([&] {
         require(model, "model");
         require(size, "size");
-        const Rgb picture = to_rgb(checked_frame(frame));
-        const Rgb pixels = preprocess_bytes(picture, model->model->preprocess());
+        const Rgb pixels = preprocess_bytes(checked_frame(frame), model->model->preprocess());
         copy_out(pixels.data.data(), pixels.data.size(), rgb, size);
     });
 }

@@ -1,6 +1,5 @@
 // The C interface of a session.
 #include "api_internal.h"
-#include "image.h"
 
 namespace edgeprune {
 namespace {
@@ -137,8 +136,7 @@ ep_status ep_session_add_image(ep_session* session, const ep_frame* frame, const
         require(image_id, "image_id");
         const ep_image_options chosen = read_struct(options, "ep_image_options");
         const Session::Use use(session->session);
-        const Rgb picture = to_rgb(checked_frame(frame));
-        *image_id = session->session.add_image(picture, chosen.keep, text_or_empty(chosen.method));
+        *image_id = session->session.add_image(checked_frame(frame), chosen.keep, text_or_empty(chosen.method));
     });
 }
 
