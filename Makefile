@@ -7,11 +7,11 @@ OUT ?= out/demo
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c requirements/constraints.txt
 STAMPS := $(VENV)/.stamps
-NATIVE_SOURCES := CMakeLists.txt $(wildcard runtime/src/* runtime/include/* tests/runtime/native/* examples/c/*)
+NATIVE_SOURCES := CMakeLists.txt $(wildcard runtime/src/* runtime/include/* tests/runtime/native/* runtime/cmake/* examples/c/* examples/cpp/*)
 LIBRARY := $(BUILD)/libedgeprune.so
 RUN := EDGEPRUNE_LIB=$(CURDIR)/$(LIBRARY) EDGEPRUNE_NATIVE_DIR=$(CURDIR)/$(BUILD) HF_HUB_OFFLINE=1 $(BIN)
 
-.PHONY: help demo test test-slow check format native bench clean
+.PHONY: help demo test test-slow check format native package bench clean
 .DELETE_ON_ERROR:
 
 help:  ## print this list
@@ -37,7 +37,11 @@ format: $(STAMPS)/dev  ## rewrite the sources in the house format
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CXX_FILES)
 
-native: $(LIBRARY)  ## build libedgeprune, its test programs and the C examples in build/native
+native: $(LIBRARY)  ## build libedgeprune, its test programs and the C and C++ examples in build/native
+
+package: $(LIBRARY)  ## libedgeprune as a tarball and a Debian package, in dist/
+	$(BIN)/cpack --config $(BUILD)/CPackConfig.cmake -B $(CURDIR)/dist
+	@rm -rf dist/_CPack_Packages
 
 bench: $(STAMPS)/demo $(LIBRARY)  ## time the demo bundle at keep 1 and 0.1, interleaved; JSON under benchmarks/results
 	$(RUN)/python benchmarks/demo_keep.py
@@ -45,7 +49,7 @@ bench: $(STAMPS)/demo $(LIBRARY)  ## time the demo bundle at keep 1 and 0.1, int
 clean:  ## remove what the build made, the virtual environment included
 	rm -rf build dist out $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-CXX_FILES = $(filter-out %.inc,$(wildcard runtime/src/*.cpp runtime/src/*.h runtime/include/*.h tests/runtime/native/*.cpp examples/c/*.c))
+CXX_FILES = $(filter-out %.inc,$(wildcard runtime/src/*.cpp runtime/src/*.h runtime/include/*.h* tests/runtime/native/*.cpp tests/runtime/abi/*.c* examples/c/*.c examples/cpp/*.cpp))
 
 $(LIBRARY): $(NATIVE_SOURCES) | $(STAMPS)/venv
 	$(BIN)/cmake -S . -B $(BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DEDGEPRUNE_TESTS=ON -DEDGEPRUNE_EXAMPLES=ON >/dev/null

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgeprune.bundle import Bundle
     from edgeprune.recipe import ExportRecipe
-    from edgeprune.runtime.session import Answer, Model, Session, load
+    from edgeprune.runtime.session import Answer, Frame, Model, Session, load
 
 __version__ = "0.1.0"
-__all__ = ["Answer", "Bundle", "ExportRecipe", "Model", "Session", "__version__", "export", "load"]
+__all__ = ["Answer", "Bundle", "ExportRecipe", "Frame", "Model", "Session", "__version__", "export", "load"]
 
 #: public name -> (module, attribute); no attribute: the module itself. `export` stays the package because importing
 #: edgeprune.export binds that name anyway: a function of the same name would depend on the order of imports.
@@ -27,6 +27,7 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "Answer": ("edgeprune.runtime.session", "Answer"),
     "Bundle": ("edgeprune.bundle", "Bundle"),
     "ExportRecipe": ("edgeprune.recipe", "ExportRecipe"),
+    "Frame": ("edgeprune.runtime.session", "Frame"),
     "Model": ("edgeprune.runtime.session", "Model"),
     "Session": ("edgeprune.runtime.session", "Session"),
     "export": ("edgeprune.export", None),

@@ -18,8 +18,11 @@ VERIFY_HASHES = 0
 VERIFY_SIZES = 1
 
 RGB8 = 0
+BGR8 = 1
 RGBA8 = 2
 GRAY8 = 3
+NV12 = 4
+YUYV = 5
 
 #: ep_finish_reason -> the word of Answer.finish_reason.
 FINISH_REASONS = ("eos", "stop", "length", "callback", "aborted", "deadline")
@@ -50,6 +53,10 @@ class Frame(ctypes.Structure):
         ("height_px", c_int32),
         ("stride", c_size_t),
         ("format", c_int32),
+        ("chroma", c_void_p),
+        ("chroma_stride", c_size_t),
+        ("color_matrix", c_int32),
+        ("color_range", c_int32),
     )
 
 

@@ -26,14 +26,14 @@ from edgeprune.bundle import Bundle
 from edgeprune.errors import UserError
 from edgeprune.runtime import _abi
 from edgeprune.runtime.answers import Answer, KeptTokens, copy_answer, copy_kept, copy_stats, floats, initialised
-from edgeprune.runtime.frames import ArrayLike, Picture, to_frame
+from edgeprune.runtime.frames import ArrayLike, Frame, Picture, to_frame
 from edgeprune.runtime.library import ONNXRUNTIME_VARIABLE, Handle, Library, wheel_onnxruntime
 from edgeprune.runtime.library import load as load_library
 from edgeprune.runtime.request import Request, path_bytes, utf8
 from edgeprune.runtime.worker import Stream, interruptible
 from edgeprune.timings import StageTimings
 
-__all__ = ["Answer", "KeptTokens", "Model", "Picture", "Session", "StageTimings", "Stream", "load"]
+__all__ = ["Answer", "Frame", "KeptTokens", "Model", "Picture", "Session", "StageTimings", "Stream", "load"]
 
 Pictures: TypeAlias = "Picture | list[Picture] | tuple[Picture, ...] | None"
 Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
@@ -54,7 +54,8 @@ class Session:
         """Preprocesses, encodes and prunes one picture now.
 
         Args:
-            picture: a JPEG or PNG file, (H,W,3) RGB, (H,W,4) RGBA or (H,W) grey uint8, or a Pillow image.
+            picture: a JPEG or PNG file, (H,W,3) RGB, (H,W,4) RGBA or (H,W) grey uint8, a Pillow image,
+                or a `Frame` (BGR, NV12, YUYV, rows apart).
             keep: keep ratio K/N; None: the bundle's default.
             method: one of the bundle's pruning methods; None: its default.
 
@@ -350,7 +351,7 @@ class Model:
         self._handle.call("ep_detokenize", array, len(ids), skip_special, text, ctypes.byref(size))
         return text.raw.decode("utf-8", "replace")
 
-    def preprocess(self, picture: ArrayLike) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    def preprocess(self, picture: ArrayLike | Frame) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """(S,S,3) RGB bytes that the vision graph sees, before 1/255 and normalisation."""
         frame, _owner = to_frame(picture)
         size = ctypes.c_size_t()

@@ -11,6 +11,8 @@ command -v c++ >/dev/null 2>&1 || want g++
 has_file /usr/include/nlohmann/json.hpp /usr/local/include/nlohmann/json.hpp || want nlohmann-json3-dev
 has_file /usr/include/jpeglib.h /usr/local/include/jpeglib.h || want libjpeg-dev
 has_file /usr/include/png.h /usr/include/libpng16/png.h /usr/local/include/png.h || want libpng-dev
+command -v pkg-config >/dev/null 2>&1 || want pkg-config
+command -v dpkg-shlibdeps >/dev/null 2>&1 || want dpkg-dev
 command -v python3 >/dev/null 2>&1 || want python3
 python3 -c 'import ensurepip' >/dev/null 2>&1 || want python3-venv
 if [ "${1:-}" = "--npm" ]; then command -v npm >/dev/null 2>&1 || want npm; fi

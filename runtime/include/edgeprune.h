@@ -37,8 +37,12 @@
  * Rules that hold for the whole header
  *  - Status: every call that can fail returns ep_status; EP_OK is 0. ep_last_error() gives the sentence that belongs
  *    to the last failure on the calling thread. No exception ever crosses this interface.
- *  - Structs: every options or result struct begins with `struct_size`. Call its _init function, then set fields.
- *    A library accepts every older (smaller) struct_size and gives the missing fields their defaults.
+ *  - Structs: every options or result struct begins with `struct_size`. Call its _init, then set fields. _init is a
+ *    macro over _init_sized, which fills as many bytes as the struct has in the header the program was compiled with;
+ *    the functions of the same name without a size, for programs of the first header and for callers that do not use
+ *    macros, fill the fields of the first header only. Every default is 0. Program and library may be of different
+ *    releases: fields that one of them lacks have their defaults, and a field that the library does not know is
+ *    refused unless it is 0.
  *  - Strings are UTF-8 and zero-terminated. Lengths in bytes unless a name says otherwise. `_ms` are milliseconds.
  *  - Ownership: "borrowed" pointers belong to the object named in the comment and live until the event named there.
  *    Input pointers are read during the call only; the library keeps copies.
@@ -89,8 +93,22 @@ typedef enum ep_pixel_format {
     EP_PIXEL_RGB8 = 0,
     EP_PIXEL_BGR8 = 1,
     EP_PIXEL_RGBA8 = 2, /* alpha is dropped, as Pillow's convert("RGB") does */
-    EP_PIXEL_GRAY8 = 3
+    EP_PIXEL_GRAY8 = 3,
+    EP_PIXEL_NV12 = 4, /* a plane of Y, then one of Cb Cr pairs, each for 2 x 2 pixels */
+    EP_PIXEL_YUYV = 5  /* Y0 Cb Y1 Cr for 2 x 1 pixels, also known as YUY2 */
 } ep_pixel_format;
+
+/* How Y, Cb and Cr become R, G and B, for EP_PIXEL_NV12 and EP_PIXEL_YUYV. Each chroma sample serves every pixel it
+ * covers, without interpolation. */
+typedef enum ep_color_matrix {
+    EP_MATRIX_BT601 = 0, /* ITU-R BT.601: most webcams, JPEG */
+    EP_MATRIX_BT709 = 1  /* ITU-R BT.709: HD video */
+} ep_color_matrix;
+
+typedef enum ep_color_range {
+    EP_RANGE_LIMITED = 0, /* Y 16..235, Cb and Cr 16..240 */
+    EP_RANGE_FULL = 1     /* 0..255, as in JPEG */
+} ep_color_range;
 
 typedef enum ep_finish_reason {
     EP_FINISH_EOS = 0,      /* the model ended its answer */
@@ -136,6 +154,8 @@ typedef struct ep_model_options {
     int32_t verify;                  /* an ep_verify value */
 } ep_model_options;
 EP_API void ep_model_options_init(ep_model_options *options);
+EP_API void ep_model_options_init_sized(ep_model_options *options, size_t size);
+#define ep_model_options_init(options) ep_model_options_init_sized((options), sizeof(ep_model_options))
 
 /* Opens a bundle directory. `options` may be NULL. On failure *out is NULL. */
 EP_API ep_status ep_model_open(const char *bundle_dir, const ep_model_options *options, ep_model **out);
@@ -163,14 +183,22 @@ EP_API ep_status ep_detokenize(const ep_model *model, const int32_t *ids, size_t
 
 /* ---- images ------------------------------------------------------------------------------------------------ */
 
+/* A picture in the caller's memory. It is read during the call only and never copied whole: its rows become RGB as the
+ * resize reads them. An odd width or height of NV12 and YUYV ends in half a chroma sample, which is stored whole. */
 typedef struct ep_frame {
     size_t struct_size;
     const uint8_t *data; /* first row */
     int32_t width_px, height_px;
-    size_t stride;  /* bytes from row to row; 0: rows are packed */
-    int32_t format; /* an ep_pixel_format value */
+    size_t stride;         /* bytes from row to row; 0: rows are packed */
+    int32_t format;        /* an ep_pixel_format value */
+    const uint8_t *chroma; /* NV12: first row of Cb Cr; NULL: directly behind the last row (stride * height_px) */
+    size_t chroma_stride;  /* NV12: bytes from row to row of Cb Cr; 0: as `stride` */
+    int32_t color_matrix;  /* NV12, YUYV: an ep_color_matrix value */
+    int32_t color_range;   /* NV12, YUYV: an ep_color_range value */
 } ep_frame;
 EP_API void ep_frame_init(ep_frame *frame);
+EP_API void ep_frame_init_sized(ep_frame *frame, size_t size);
+#define ep_frame_init(frame) ep_frame_init_sized((frame), sizeof(ep_frame))
 
 typedef struct ep_image_options {
     size_t struct_size;
@@ -178,11 +206,15 @@ typedef struct ep_image_options {
     const char *method; /* pruning method, one of the bundle's; NULL: the manifest's default */
 } ep_image_options;
 EP_API void ep_image_options_init(ep_image_options *options);
+EP_API void ep_image_options_init_sized(ep_image_options *options, size_t size);
+#define ep_image_options_init(options) ep_image_options_init_sized((options), sizeof(ep_image_options))
 
 typedef struct ep_session_options {
     size_t struct_size;
 } ep_session_options;
 EP_API void ep_session_options_init(ep_session_options *options);
+EP_API void ep_session_options_init_sized(ep_session_options *options, size_t size);
+#define ep_session_options_init(options) ep_session_options_init_sized((options), sizeof(ep_session_options))
 
 /* `options` may be NULL. The model must outlive the session. */
 EP_API ep_status ep_session_new(ep_model *model, const ep_session_options *options, ep_session **out);
@@ -215,6 +247,8 @@ typedef struct ep_kept_tokens {
     double keep;                 /* the ratio asked for */
 } ep_kept_tokens;
 EP_API void ep_kept_tokens_init(ep_kept_tokens *out);
+EP_API void ep_kept_tokens_init_sized(ep_kept_tokens *out, size_t size);
+#define ep_kept_tokens_init(out) ep_kept_tokens_init_sized((out), sizeof(ep_kept_tokens))
 /* Borrowed pointers live until the image is removed or the session is reset or freed. */
 EP_API ep_status ep_session_kept_tokens(const ep_session *session, int32_t image_id, ep_kept_tokens *out);
 
@@ -251,6 +285,8 @@ typedef struct ep_generate_options {
     void *user_data;
 } ep_generate_options;
 EP_API void ep_generate_options_init(ep_generate_options *options);
+EP_API void ep_generate_options_init_sized(ep_generate_options *options, size_t size);
+#define ep_generate_options_init(options) ep_generate_options_init_sized((options), sizeof(ep_generate_options))
 
 typedef struct ep_answer {
     size_t struct_size;
@@ -265,6 +301,8 @@ typedef struct ep_answer {
     int64_t kv_tokens;          /* length of the KV cache, read from the executed tensors */
 } ep_answer;
 EP_API void ep_answer_init(ep_answer *answer);
+EP_API void ep_answer_init_sized(ep_answer *answer, size_t size);
+#define ep_answer_init(answer) ep_answer_init_sized((answer), sizeof(ep_answer))
 
 /* Greedy decoding. A question shares the KV cache of its longest common prefix with the question before it, so a second
  * question about the same picture costs no vision and no shared prefill. With EP_ERROR_ABORTED and EP_ERROR_DEADLINE
@@ -295,6 +333,8 @@ typedef struct ep_stats {
     int64_t kv_bytes;
 } ep_stats;
 EP_API void ep_stats_init(ep_stats *stats);
+EP_API void ep_stats_init_sized(ep_stats *stats, size_t size);
+#define ep_stats_init(stats) ep_stats_init_sized((stats), sizeof(ep_stats))
 /* Of the last ep_session_generate, with the images added since the generate before it. */
 EP_API ep_status ep_session_stats(const ep_session *session, ep_stats *stats);
 

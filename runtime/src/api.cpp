@@ -26,13 +26,6 @@ ep_status failed(ep_status status, const char* text) noexcept {
 
 namespace {
 
-template <class Struct>
-void init_struct(Struct* value) noexcept {
-    if (value == nullptr) return;
-    *value = {};
-    value->struct_size = sizeof(Struct);
-}
-
 // Copies `count` elements out, or tells how many there are when `out` is null.
 template <class Element>
 void copy_out(const Element* data, size_t count, Element* out, size_t* capacity) {
@@ -47,7 +40,7 @@ void copy_out(const Element* data, size_t count, Element* out, size_t* capacity)
 }
 
 ModelSettings model_settings(const ep_model_options* given) {
-    const ep_model_options options = read_struct(given, ep_model_options_init, "ep_model_options");
+    const ep_model_options options = read_struct(given, "ep_model_options");
     check_non_negative(options.threads, "threads");
     if (options.verify != EP_VERIFY_HASHES && options.verify != EP_VERIFY_SIZES) {
         throw Error(EP_ERROR_INVALID_ARGUMENT,
@@ -95,31 +88,6 @@ const char* ep_status_name(ep_status status) {
                                         "EP_ERROR_INTERNAL"};
     const auto index = static_cast<size_t>(status);
     return index < sizeof names / sizeof names[0] ? names[index] : "unknown status";
-}
-
-void ep_model_options_init(ep_model_options* options) {
-    init_struct(options);
-}
-void ep_session_options_init(ep_session_options* options) {
-    init_struct(options);
-}
-void ep_frame_init(ep_frame* frame) {
-    init_struct(frame);
-}
-void ep_image_options_init(ep_image_options* options) {
-    init_struct(options);
-}
-void ep_kept_tokens_init(ep_kept_tokens* out) {
-    init_struct(out);
-}
-void ep_generate_options_init(ep_generate_options* options) {
-    init_struct(options);
-}
-void ep_answer_init(ep_answer* answer) {
-    init_struct(answer);
-}
-void ep_stats_init(ep_stats* stats) {
-    init_struct(stats);
 }
 
 ep_status ep_model_open(const char* bundle_dir, const ep_model_options* options, ep_model** out) {
@@ -176,8 +144,7 @@ ep_status ep_preprocess(const ep_model* model, const ep_frame* frame, uint8_t* r
     return guarded([&] {
         require(model, "model");
         require(size, "size");
-        const Rgb picture = to_rgb(checked_frame(frame));
-        const Rgb pixels = preprocess_bytes(picture, model->model->preprocess());
+        const Rgb pixels = preprocess_bytes(checked_frame(frame), model->model->preprocess());
         copy_out(pixels.data.data(), pixels.data.size(), rgb, size);
     });
 }

@@ -9,6 +9,7 @@
 
 #include "api_structs.h"
 #include "error.h"
+#include "image_frame.h"
 #include "session.h"
 
 struct ep_model {
@@ -58,10 +59,10 @@ inline void check_non_negative(int32_t value, const char* name) {
     }
 }
 
-// A required frame.
-inline ep_frame checked_frame(const ep_frame* frame) {
+// A required frame, in the caller's memory.
+inline FrameView checked_frame(const ep_frame* frame) {
     require(frame, "frame");
-    return read_struct(frame, ep_frame_init, "ep_frame");
+    return FrameView(read_struct(frame, "ep_frame"));
 }
 
 }  // namespace edgeprune

@@ -1,6 +1,5 @@
 // The C interface of a session.
 #include "api_internal.h"
-#include "image.h"
 
 namespace edgeprune {
 namespace {
@@ -19,7 +18,7 @@ std::vector<std::string> stop_strings(const ep_generate_options& options) {
 
 GenerateRequest generate_request(const ep_generate_options* given) {
     require(given, "options");
-    const ep_generate_options options = read_struct(given, ep_generate_options_init, "ep_generate_options");
+    const ep_generate_options options = read_struct(given, "ep_generate_options");
     require(options.prompt, "prompt");
     check_non_negative(options.max_new_tokens, "max_new_tokens");
     if (!(options.deadline_ms >= 0)) {
@@ -105,7 +104,7 @@ ep_status ep_session_new(ep_model* model, const ep_session_options* options, ep_
         require(out, "out");
         *out = nullptr;
         require(model, "model");
-        read_struct(options, ep_session_options_init, "ep_session_options");
+        read_struct(options, "ep_session_options");
         *out = std::make_unique<ep_session>(model->model).release();
     });
 }
@@ -135,10 +134,9 @@ ep_status ep_session_add_image(ep_session* session, const ep_frame* frame, const
     return guarded([&] {
         require(session, "session");
         require(image_id, "image_id");
-        const ep_image_options chosen = read_struct(options, ep_image_options_init, "ep_image_options");
+        const ep_image_options chosen = read_struct(options, "ep_image_options");
         const Session::Use use(session->session);
-        const Rgb picture = to_rgb(checked_frame(frame));
-        *image_id = session->session.add_image(picture, chosen.keep, text_or_empty(chosen.method));
+        *image_id = session->session.add_image(checked_frame(frame), chosen.keep, text_or_empty(chosen.method));
     });
 }
 
@@ -148,7 +146,7 @@ ep_status ep_session_add_image_file(ep_session* session, const char* path, const
         require(session, "session");
         require(path, "path");
         require(image_id, "image_id");
-        const ep_image_options chosen = read_struct(options, ep_image_options_init, "ep_image_options");
+        const ep_image_options chosen = read_struct(options, "ep_image_options");
         const Session::Use use(session->session);
         *image_id = session->session.add_image_file(path, chosen.keep, text_or_empty(chosen.method));
     });

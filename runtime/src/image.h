@@ -23,6 +23,8 @@ struct Rgb {
     std::vector<uint8_t> data;
 };
 
+struct FrameView;  // image_frame.h; an Rgb is one
+
 enum class Resample { bilinear, bicubic, lanczos };
 
 // The manifest's "preprocess" object, kind "square". Order: pad, resize, crop, rescale, normalise.
@@ -45,9 +47,6 @@ PreprocessSpec parse_preprocess(const nlohmann::json& preprocess);
 // `what` begins the message. Throws Error(EP_ERROR_IMAGE): no pixels, or more than kMaxImagePixels.
 void check_image_size(int64_t width, int64_t height, const std::string& what = "the image");
 
-// Copies a caller's frame. Throws Error: EP_ERROR_INVALID_ARGUMENT (null, stride, format), EP_ERROR_IMAGE (size).
-Rgb to_rgb(const ep_frame& frame);
-
 // JPEG or PNG by content, not by name; the pixels of Pillow's Image.open(path).convert("RGB"), EXIF orientation not
 // applied; 16-bit gray PNG, which Pillow whitens, is refused. Throws Error: EP_ERROR_IO (missing, unreadable, a
 // directory), EP_ERROR_IMAGE (empty, truncated, no image, too large), EP_ERROR_UNSUPPORTED (the shared library that
@@ -56,6 +55,7 @@ Rgb decode_image_file(const std::string& path);
 
 // The resized and cropped picture before 1/255 and normalisation. Throws Error(EP_ERROR_IMAGE) for a picture so
 // elongated that its resampling weights would not fit in memory.
+Rgb preprocess_bytes(const FrameView& frame, const PreprocessSpec& spec);
 Rgb preprocess_bytes(const Rgb& image, const PreprocessSpec& spec);
 
 // (H,W,3) bytes -> chw (3,H,W) float32, bit for bit the numpy arithmetic of the Hugging Face processor.

@@ -5,6 +5,7 @@
 
 #include "error.h"
 #include "image.h"
+#include "image_frame.h"
 #include "image_resize.h"
 
 namespace edgeprune {
@@ -149,23 +150,27 @@ PreprocessSpec parse_preprocess(const Json& preprocess) {
     return spec;
 }
 
-Rgb preprocess_bytes(const Rgb& image, const PreprocessSpec& spec) {
-    check_image_size(image.width, image.height);
-    const int64_t longest = std::max(image.width, image.height);
-    const int64_t height = spec.pad_square ? longest : image.height;
-    const int64_t width = spec.pad_square ? longest : image.width;
+Rgb preprocess_bytes(const FrameView& frame, const PreprocessSpec& spec) {
+    check_image_size(frame.width, frame.height);
+    const int64_t longest = std::max(frame.width, frame.height);
+    const int64_t height = spec.pad_square ? longest : frame.height;
+    const int64_t width = spec.pad_square ? longest : frame.width;
     const int64_t shortest = std::min(height, width);
     const int64_t new_height = spec.exact ? spec.resize_height : scaled_edge(spec.resize_height, height, shortest);
     const int64_t new_width = spec.exact ? spec.resize_width : scaled_edge(spec.resize_width, width, shortest);
-    const Placement rows = place(image.height, height, new_height, spec.crop_height);
-    const Placement columns = place(image.width, width, new_width, spec.crop_width);
+    const Placement rows = place(frame.height, height, new_height, spec.crop_height);
+    const Placement columns = place(frame.width, width, new_width, spec.crop_width);
 
     Rgb result{static_cast<int>(columns.length), static_cast<int>(rows.length), {}};
     const size_t stride = static_cast<size_t>(result.width) * 3;
     result.data.resize(stride * static_cast<size_t>(result.height));
     uint8_t* corner = result.data.data() + static_cast<size_t>(rows.offset) * stride + columns.offset * 3;
-    resize(image, columns.axis, rows.axis, spec.resample, spec.pad_color, corner, stride);
+    resize(frame, columns.axis, rows.axis, spec.resample, spec.pad_color, corner, stride);
     return result;
+}
+
+Rgb preprocess_bytes(const Rgb& image, const PreprocessSpec& spec) {
+    return preprocess_bytes(FrameView(image), spec);
 }
 
 void normalise(const Rgb& pixels, const PreprocessSpec& spec, float* chw) {

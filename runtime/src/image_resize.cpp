@@ -82,6 +82,8 @@ public:
     // The part of the picture that any output reads.
     int64_t begin() const { return begin_; }
     int64_t end() const { return end_; }
+    // The most rows, or columns, that one output reads.
+    int64_t longest() const { return longest_; }
 
 private:
     void append(const ResizeAxis& axis, int64_t first, const std::vector<int32_t>& weights);
@@ -91,6 +93,7 @@ private:
     std::vector<int32_t> weights_;
     int64_t begin_ = 0;
     int64_t end_ = 0;
+    int64_t longest_ = 0;
 };
 
 int32_t to_fixed(double weight) {
@@ -153,6 +156,7 @@ void Taps::append(const ResizeAxis& axis, int64_t first, const std::vector<int32
             ++tap.count;
         }
     }
+    longest_ = std::max(longest_, tap.count);
     if (tap.count > 0) {
         begin_ = std::min(begin_, tap.begin);
         end_ = std::max(end_, tap.begin + tap.count);
@@ -195,14 +199,41 @@ EDGEPRUNE_AVX2_CLONE void to_bytes(const int32_t* sums, size_t bytes, uint8_t* o
     for (size_t i = 0; i < bytes; ++i) out[i] = to_byte(sums[i]);
 }
 
-// One pass along each of `height` rows; `pixels` is the pixel that taps.begin() names in the first row.
-void pass_columns(const uint8_t* pixels, size_t stride, int64_t height, const Taps& taps,
-                  const std::array<uint8_t, 3>& pad_color, uint8_t* out, size_t out_stride) {
+// Rows [0, height) of the part of a frame that a pass reads, as RGB: where they lie when they are RGB already, else
+// converted into a ring that keeps the last `kept` of them.
+class Rows {
+public:
+    Rows(const FrameView& frame, int64_t top, int64_t left, int64_t width, int64_t kept)
+        : frame_(frame), top_(top), left_(left), width_(width), kept_(std::max<int64_t>(kept, 1)) {
+        if (!frame.is_rgb()) ring_.resize(static_cast<size_t>(kept_ * width) * 3);
+    }
+
+    // Valid until `kept` further rows have been asked for. Ask for each row for the first time in ascending order.
+    const uint8_t* operator()(int64_t y) {
+        if (ring_.empty()) return frame_.luma(top_ + y) + left_ * 3;
+        for (; next_ <= y; ++next_) {
+            if (next_ > y - kept_) frame_.read(frame_, top_ + next_, left_, width_, slot(next_));
+        }
+        return slot(y);
+    }
+
+private:
+    uint8_t* slot(int64_t y) { return ring_.data() + static_cast<size_t>(y % kept_ * width_) * 3; }
+
+    const FrameView& frame_;
+    const int64_t top_, left_, width_, kept_;
+    int64_t next_ = 0;  // the first row that has not been converted
+    std::vector<uint8_t> ring_;
+};
+
+// One pass along each of `height` rows, which begin at the pixel that taps.begin() names.
+void pass_columns(Rows& source, int64_t height, const Taps& taps, const std::array<uint8_t, 3>& pad_color, uint8_t* out,
+                  size_t out_stride) {
     const size_t span = static_cast<size_t>(taps.end() - taps.begin()) * 3;
     std::vector<uint8_t> block(span * kRows);
     for (int64_t y = 0; y < height; y += kRows) {
         const uint8_t* rows[kRows];
-        for (int r = 0; r < kRows; ++r) rows[r] = pixels + static_cast<size_t>(std::min(y + r, height - 1)) * stride;
+        for (int r = 0; r < kRows; ++r) rows[r] = source(std::min(y + r, height - 1));
         interleave(rows, span, block.data());
         const size_t used = static_cast<size_t>(std::min<int64_t>(kRows, height - y));
         uint8_t* to = out + static_cast<size_t>(y) * out_stride;
@@ -219,16 +250,15 @@ void pass_columns(const uint8_t* pixels, size_t stride, int64_t height, const Ta
     }
 }
 
-// One pass along each of `width` columns; `pixels` is the first of them in the row that taps.begin() names.
-void pass_rows(const uint8_t* pixels, size_t stride, int64_t width, const Taps& taps,
-               const std::array<uint8_t, 3>& pad_color, uint8_t* out, size_t out_stride) {
+// One pass along each of `width` columns; the first row is the one that taps.begin() names.
+void pass_rows(Rows& source, int64_t width, const Taps& taps, const std::array<uint8_t, 3>& pad_color, uint8_t* out,
+               size_t out_stride) {
     const size_t bytes = static_cast<size_t>(width) * 3;
     std::vector<int32_t> sums(bytes);
     for (const Tap& tap : taps.all()) {
         for (size_t i = 0; i < bytes; ++i) sums[i] = kHalf + pad_color[i % 3] * tap.pad_weight;
-        const uint8_t* row = pixels + static_cast<size_t>(tap.begin - taps.begin()) * stride;
-        for (int64_t i = 0; i < tap.count; ++i, row += stride) {
-            add_row(row, taps.weights(tap)[i], bytes, sums.data());
+        for (int64_t i = 0; i < tap.count; ++i) {
+            add_row(source(tap.begin - taps.begin() + i), taps.weights(tap)[i], bytes, sums.data());
         }
         to_bytes(sums.data(), bytes, out);
         out += out_stride;
@@ -242,24 +272,27 @@ bool vertical_first(const ResizeAxis& columns, const ResizeAxis& rows) {
 
 }  // namespace
 
-void resize(const Rgb& image, const ResizeAxis& columns, const ResizeAxis& rows, Resample filter,
+void resize(const FrameView& frame, const ResizeAxis& columns, const ResizeAxis& rows, Resample filter,
             const std::array<uint8_t, 3>& pad_color, uint8_t* out, size_t stride) {
     const Taps across(columns, filter);
     const Taps down(rows, filter);
-    const size_t source_stride = static_cast<size_t>(image.width) * 3;
-    const uint8_t* corner = image.data.data() + static_cast<size_t>(down.begin()) * source_stride + across.begin() * 3;
+    const int64_t width = across.end() - across.begin();
+    const int64_t height = down.end() - down.begin();
     if (vertical_first(columns, rows)) {
-        const int64_t width = across.end() - across.begin();
-        std::vector<uint8_t> flat(static_cast<size_t>(rows.count) * static_cast<size_t>(width) * 3);
-        const size_t flat_stride = static_cast<size_t>(width) * 3;
-        pass_rows(corner, source_stride, width, down, pad_color, flat.data(), flat_stride);
-        pass_columns(flat.data(), flat_stride, rows.count, across, pad_color, out, stride);
+        Rgb flat{static_cast<int>(width), static_cast<int>(rows.count), {}};
+        flat.data.resize(static_cast<size_t>(width) * static_cast<size_t>(rows.count) * 3);
+        Rows source(frame, down.begin(), across.begin(), width, down.longest());
+        pass_rows(source, width, down, pad_color, flat.data.data(), static_cast<size_t>(width) * 3);
+        Rows second(flat, 0, 0, width, 0);
+        pass_columns(second, rows.count, across, pad_color, out, stride);
     } else {
-        const int64_t height = down.end() - down.begin();
+        Rgb narrow{static_cast<int>(columns.count), static_cast<int>(height), {}};
         const size_t narrow_stride = static_cast<size_t>(columns.count) * 3;
-        std::vector<uint8_t> narrow(static_cast<size_t>(height) * narrow_stride);
-        pass_columns(corner, source_stride, height, across, pad_color, narrow.data(), narrow_stride);
-        pass_rows(narrow.data(), narrow_stride, columns.count, down, pad_color, out, stride);
+        narrow.data.resize(static_cast<size_t>(height) * narrow_stride);
+        Rows source(frame, down.begin(), across.begin(), width, kRows);
+        pass_columns(source, height, across, pad_color, narrow.data.data(), narrow_stride);
+        Rows second(narrow, 0, 0, columns.count, 0);
+        pass_rows(second, columns.count, down, pad_color, out, stride);
     }
 }
 

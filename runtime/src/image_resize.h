@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "image.h"
+#include "image_frame.h"
 
 namespace edgeprune {
 
@@ -21,7 +21,8 @@ struct ResizeAxis {
 };
 
 // Writes rows.count rows of columns.count RGB pixels, `stride` bytes apart. The padding is never materialised.
-void resize(const Rgb& image, const ResizeAxis& columns, const ResizeAxis& rows, Resample filter,
+// A frame that is no RGB8 is converted as its rows are read: never more of them at once than one output needs.
+void resize(const FrameView& frame, const ResizeAxis& columns, const ResizeAxis& rows, Resample filter,
             const std::array<uint8_t, 3>& pad_color, uint8_t* out, size_t stride);
 
 }  // namespace edgeprune

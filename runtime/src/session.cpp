@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "error.h"
+#include "image_frame.h"
 #include "keep_count.h"
 #include "stages.h"
 
@@ -90,7 +91,7 @@ void Session::truncate(int64_t kv_tokens) {
     cache_.truncate(kv_tokens);
 }
 
-int32_t Session::add_image(const Rgb& picture, double keep, const std::string& method_name) {
+int32_t Session::add_image(const FrameView& picture, double keep, const std::string& method_name) {
     const Manifest& manifest = model_->manifest();
     const MethodSpec& method = model_->method(method_name.empty() ? manifest.default_method : method_name);
     const Choice choice = choose_count(manifest, method, keep);

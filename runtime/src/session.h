@@ -75,7 +75,7 @@ public:
     void reset();
     void truncate(int64_t kv_tokens);
     // keep: 0 for the default. method: "" for the default. Returns the image's id.
-    int32_t add_image(const Rgb& picture, double keep, const std::string& method);
+    int32_t add_image(const FrameView& picture, double keep, const std::string& method);
     int32_t add_image_file(const std::string& path, double keep, const std::string& method);
     void remove_image(int32_t image);
     const SessionImage& image(int32_t image) const;

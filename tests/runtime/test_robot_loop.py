@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 import re
 import signal
@@ -12,34 +11,18 @@ from collections.abc import Callable
 
 import pytest
 
-from edgeprune.runtime import library
 from edgeprune.runtime.session import Model
 from tests.runtime import tiny_graphs
 from tests.runtime.conftest import BundleWriter, picture
+from tests.runtime.native_build import REPO, compile_program, environment
 
-REPO = pathlib.Path(__file__).resolve().parents[2]
-SOURCE = REPO / "examples" / "c" / "robot_loop.c"
 QUESTION = "Where is it?"
 
 
 @pytest.fixture(scope="module")
 def robot_loop(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """The program, built against the library that the tests use, with every warning an error."""
-    folder = tmp_path_factory.mktemp("robot")
-    shared = folder / "libedgeprune.so"
-    shared.symlink_to(library.load().path.resolve())
-    # The loader looks for the name that is written inside the library.
-    (folder / "libedgeprune.so.0").symlink_to(shared)
-    program = folder / "robot_loop"
-    flags = ["-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror", "-O1", f"-I{REPO / 'runtime' / 'include'}"]
-    subprocess.run(
-        ["cc", *flags, SOURCE, f"-L{folder}", "-ledgeprune", f"-Wl,-rpath,{folder}", "-o", program], check=True
-    )
-    return program
-
-
-def environment(**more: str) -> dict[str, str]:
-    return {"PATH": os.environ["PATH"], "EDGEPRUNE_ORT_LIB": str(library.wheel_onnxruntime()), **more}
+    return compile_program(REPO / "examples" / "c" / "robot_loop.c", tmp_path_factory.mktemp("robot"))
 
 
 def run(program: pathlib.Path, *arguments: object, **env: str) -> subprocess.CompletedProcess[str]:

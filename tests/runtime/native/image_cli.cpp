@@ -1,7 +1,8 @@
 // Driven by tests/runtime/test_image.py. Standard input carries requests, one JSON object per line, each followed by
 // its "bytes" raw bytes; every answer is a JSON line followed by its "bytes" raw bytes.
 //
-//   {"op": "frame", "width", "height", "stride", "format", "bytes"}     -> RGB pixels
+//   {"op": "frame", "width", "height", "stride", "format", "bytes"}     -> RGB pixels; also "chroma" (offset in the
+//       bytes), "chroma_stride", "matrix", "range"; with "spec": preprocessed
 //   {"op": "file", "path"}                                              -> RGB pixels
 //   {"op": "preprocess", "spec", "width", "height", "bytes", "repeat"}  -> RGB pixels, then float32 (3,H,W); "ms"
 #include <algorithm>
@@ -14,6 +15,7 @@
 
 #include "error.h"
 #include "image.h"
+#include "image_frame.h"
 
 namespace {
 
@@ -33,6 +35,14 @@ Reply pixels_reply(const Rgb& image) {
     return {{{"width", image.width}, {"height", image.height}}, bytes_of(image)};
 }
 
+Rgb whole(const FrameView& frame) {
+    Rgb image{frame.width, frame.height, {}};
+    const size_t row = static_cast<size_t>(image.width) * 3;
+    image.data.resize(row * static_cast<size_t>(image.height));
+    for (int y = 0; y < image.height; ++y) frame.read(frame, y, 0, image.width, image.data.data() + y * row);
+    return image;
+}
+
 Reply frame(const json& request, const std::string& body) {
     ep_frame frame{};
     frame.struct_size = sizeof(frame);
@@ -41,7 +51,13 @@ Reply frame(const json& request, const std::string& body) {
     frame.height_px = request["height"];
     frame.stride = request["stride"];
     frame.format = request["format"];
-    return pixels_reply(to_rgb(frame));
+    if (request.contains("chroma")) frame.chroma = frame.data + request["chroma"].get<size_t>();
+    frame.chroma_stride = request.value("chroma_stride", size_t{0});
+    frame.color_matrix = request.value("matrix", 0);
+    frame.color_range = request.value("range", 0);
+    const FrameView view(frame);
+    if (request.contains("spec")) return pixels_reply(preprocess_bytes(view, parse_preprocess(request["spec"])));
+    return pixels_reply(whole(view));
 }
 
 Reply preprocess(const json& request, const std::string& body) {

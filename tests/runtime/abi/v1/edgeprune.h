@@ -1,0 +1,304 @@
+// clang-format Language: C
+/*
+ * edgeprune.h - run a pruned vision-language model from C, C++ or any language with a C FFI.
+ *
+ * A complete program (error checks shortened; examples/c/robot_loop.c is the long form):
+ *
+ *     #include <edgeprune.h>
+ *     #include <stdio.h>
+ *
+ *     int main(void) {
+ *         ep_model_options mo;  ep_model_options_init(&mo);
+ *         ep_model *model = NULL;
+ *         if (ep_model_open("demo-keep0.1.bundle", &mo, &model) != EP_OK) {
+ *             fprintf(stderr, "%s\n", ep_last_error());
+ *             return 1;
+ *         }
+ *         ep_session *session = NULL;
+ *         ep_session_new(model, NULL, &session);
+ *
+ *         ep_image_options io;  ep_image_options_init(&io);
+ *         io.keep = 0.1;                                // keep 10 % of the visual tokens
+ *         int32_t image = 0;
+ *         ep_session_add_image_file(session, "scene.png", &io, &image);
+ *
+ *         ep_generate_options go;  ep_generate_options_init(&go);
+ *         go.prompt = "What is in the image?";
+ *         go.max_new_tokens = 32;
+ *         ep_answer answer;  ep_answer_init(&answer);
+ *         ep_session_generate(session, &go, &answer);
+ *         printf("%s\n", answer.text);
+ *
+ *         ep_session_free(session);
+ *         ep_model_free(model);
+ *         return 0;
+ *     }
+ *
+ * Rules that hold for the whole header
+ *  - Status: every call that can fail returns ep_status; EP_OK is 0. ep_last_error() gives the sentence that belongs
+ *    to the last failure on the calling thread. No exception ever crosses this interface.
+ *  - Structs: every options or result struct begins with `struct_size`. Call its _init function, then set fields.
+ *    A library accepts every older (smaller) struct_size and gives the missing fields their defaults.
+ *  - Strings are UTF-8 and zero-terminated. Lengths in bytes unless a name says otherwise. `_ms` are milliseconds.
+ *  - Ownership: "borrowed" pointers belong to the object named in the comment and live until the event named there.
+ *    Input pointers are read during the call only; the library keeps copies.
+ *  - Threads: an ep_model is immutable and may be shared. An ep_session serves one thread at a time, except
+ *    ep_session_abort, which may be called from any thread.
+ *  - Nothing falls back silently: not the execution provider, not the precision, not the pruning.
+ *  - No network, no files written. The official onnxruntime from 1.29 on would do both for telemetry, so ep_model_open
+ *    sets ORT_DISABLE_TELEMETRY=1 in the environment of the process before it loads onnxruntime. A program that has
+ *    loaded onnxruntime before, or whose threads read the environment meanwhile, should set the variable at its start.
+ *  - Tensors are row-major. B images, N visual tokens per image, K kept tokens, D decoder width, V vocabulary.
+ */
+#ifndef EDGEPRUNE_H
+#define EDGEPRUNE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define EP_API
+#else
+#define EP_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define EP_ABI_VERSION 1
+
+typedef enum ep_status {
+    EP_OK = 0,
+    EP_ERROR_INVALID_ARGUMENT = 1, /* a null pointer, a keep outside its range, an unknown method or image id ... */
+    EP_ERROR_IO = 2,               /* a file is missing or cannot be read */
+    EP_ERROR_BUNDLE = 3,           /* malformed manifest, hash mismatch, unsafe path, unknown schema version */
+    EP_ERROR_UNSUPPORTED = 4,      /* a tokenizer part, a preprocess kind, a feature switched off at build time */
+    EP_ERROR_RUNTIME_MISSING = 5,  /* no usable libonnxruntime; the text names every place that was tried */
+    EP_ERROR_BACKEND = 6,          /* onnxruntime failed; the text is its own */
+    EP_ERROR_IMAGE = 7,            /* not an image, truncated, empty, or larger than the pixel limit */
+    EP_ERROR_CONTEXT_FULL = 8,     /* prompt + visual tokens + new tokens exceed the context length */
+    EP_ERROR_ABORTED = 9,          /* ep_session_abort was called; the session stays usable */
+    EP_ERROR_DEADLINE = 10,        /* deadline_ms passed; the session stays usable, the answer holds what was made */
+    EP_ERROR_OUT_OF_MEMORY = 11,
+    EP_ERROR_BUSY = 12,    /* the session is in use by another thread */
+    EP_ERROR_INTERNAL = 13 /* a bug; please report the text */
+} ep_status;
+
+typedef enum ep_pixel_format {
+    EP_PIXEL_RGB8 = 0,
+    EP_PIXEL_BGR8 = 1,
+    EP_PIXEL_RGBA8 = 2, /* alpha is dropped, as Pillow's convert("RGB") does */
+    EP_PIXEL_GRAY8 = 3
+} ep_pixel_format;
+
+typedef enum ep_finish_reason {
+    EP_FINISH_EOS = 0,      /* the model ended its answer */
+    EP_FINISH_STOP = 1,     /* a stop string appeared; the text ends before it */
+    EP_FINISH_LENGTH = 2,   /* max_new_tokens were made */
+    EP_FINISH_CALLBACK = 3, /* on_text returned non-zero */
+    EP_FINISH_ABORTED = 4,
+    EP_FINISH_DEADLINE = 5
+} ep_finish_reason;
+
+typedef enum ep_verify {
+    EP_VERIFY_HASHES = 0, /* sizes and SHA-256 of every file the model opens (default) */
+    EP_VERIFY_SIZES = 1   /* sizes only: the caller has checked the hashes already */
+} ep_verify;
+
+typedef struct ep_model ep_model;     /* an opened bundle; immutable; share it between threads */
+typedef struct ep_session ep_session; /* one conversation: its images and its KV cache */
+
+/* ---- version, errors, log ---------------------------------------------------------------------------------- */
+
+/* "0.1.0"; static. */
+EP_API const char *ep_version(void);
+/* EP_ABI_VERSION of the library that is loaded. */
+EP_API int32_t ep_abi_version(void);
+/* Text of the last failure on this thread; "" when there was none. Borrowed until this thread's next ep_ call. */
+EP_API const char *ep_last_error(void);
+/* Short name of a status, e.g. "EP_ERROR_IO"; static. */
+EP_API const char *ep_status_name(ep_status status);
+
+typedef enum ep_log_level { EP_LOG_DEBUG = 0, EP_LOG_INFO = 1, EP_LOG_WARNING = 2, EP_LOG_ERROR = 3 } ep_log_level;
+/* Receives messages of the library and of onnxruntime; from any thread. `message` is borrowed for the call. */
+typedef void (*ep_log_fn)(ep_log_level level, const char *message, void *user_data);
+/* Process-wide. NULL switches logging off (the default). Set it before the first ep_model_open. */
+EP_API void ep_set_log(ep_log_fn fn, ep_log_level least, void *user_data);
+
+/* ---- model ------------------------------------------------------------------------------------------------- */
+
+typedef struct ep_model_options {
+    size_t struct_size;
+    const char *onnxruntime_library; /* its path; NULL: EDGEPRUNE_ORT_LIB when set, else the loader path */
+    const char *variant;             /* slug of a built variant; NULL: the canonical fp32 graphs */
+    int32_t threads;                 /* threads inside one graph run; 0: onnxruntime's own choice */
+    int32_t verify;                  /* an ep_verify value */
+} ep_model_options;
+EP_API void ep_model_options_init(ep_model_options *options);
+
+/* Opens a bundle directory. `options` may be NULL. On failure *out is NULL. */
+EP_API ep_status ep_model_open(const char *bundle_dir, const ep_model_options *options, ep_model **out);
+/* Frees the model; its sessions must be freed first. NULL is allowed. */
+EP_API void ep_model_free(ep_model *model);
+/*
+ * A JSON object: {"name", "family", "provider", "variant", "onnxruntime": {"version", "library"}, "context_length",
+ * "visual_tokens", "grid": [rows, cols], "keep": {"default","min","max"}, "methods": [...], "default_method",
+ * "weights_bytes", "kv_bytes_per_token"}. Borrowed until ep_model_free.
+ */
+EP_API const char *ep_model_describe(const ep_model *model);
+/* Runs every graph once on zeros so that the first question does not pay for lazy initialisation. */
+EP_API ep_status ep_model_warmup(ep_model *model);
+
+/* keep_count(N, ratio) = max(1, floor(N * ratio + 0.5)), the only place where a ratio becomes a count; -1: bad input */
+EP_API int64_t ep_keep_count(int64_t visual_tokens, double ratio);
+
+/* Token ids of a text. Text never becomes a special token unless allow_special is non-zero. Call with ids == NULL to
+ * get the count in *count; otherwise *count is the capacity on entry and the count on return. */
+EP_API ep_status ep_tokenize(const ep_model *model, const char *text, int32_t allow_special, int32_t *ids,
+                             size_t *count);
+/* Text of token ids. Call with text == NULL to get the size in bytes, without the closing zero, in *size. */
+EP_API ep_status ep_detokenize(const ep_model *model, const int32_t *ids, size_t count, int32_t skip_special,
+                               char *text, size_t *size);
+
+/* ---- images ------------------------------------------------------------------------------------------------ */
+
+typedef struct ep_frame {
+    size_t struct_size;
+    const uint8_t *data; /* first row */
+    int32_t width_px, height_px;
+    size_t stride;  /* bytes from row to row; 0: rows are packed */
+    int32_t format; /* an ep_pixel_format value */
+} ep_frame;
+EP_API void ep_frame_init(ep_frame *frame);
+
+typedef struct ep_image_options {
+    size_t struct_size;
+    double keep;        /* keep ratio of the original N; 0: the manifest's default */
+    const char *method; /* pruning method, one of the bundle's; NULL: the manifest's default */
+} ep_image_options;
+EP_API void ep_image_options_init(ep_image_options *options);
+
+typedef struct ep_session_options {
+    size_t struct_size;
+} ep_session_options;
+EP_API void ep_session_options_init(ep_session_options *options);
+
+/* `options` may be NULL. The model must outlive the session. */
+EP_API ep_status ep_session_new(ep_model *model, const ep_session_options *options, ep_session **out);
+/* Forgets images, KV cache and statistics; ids start again at 0. */
+EP_API ep_status ep_session_reset(ep_session *session);
+/* Keeps the first `kv_tokens` tokens of the KV cache. */
+EP_API ep_status ep_session_truncate(ep_session *session, int64_t kv_tokens);
+EP_API void ep_session_free(ep_session *session);
+
+/* Preprocesses, encodes and prunes one image now; *image_id names it in this session. `options` may be NULL. */
+EP_API ep_status ep_session_add_image(ep_session *session, const ep_frame *frame, const ep_image_options *options,
+                                      int32_t *image_id);
+/* JPEG and PNG, by libjpeg and libpng opened at run time; without them this returns EP_ERROR_UNSUPPORTED. */
+EP_API ep_status ep_session_add_image_file(ep_session *session, const char *path, const ep_image_options *options,
+                                           int32_t *image_id);
+/* Drops an image; the part of the KV cache that used it is dropped with it. */
+EP_API ep_status ep_session_image_remove(ep_session *session, int32_t image_id);
+
+typedef struct ep_kept_tokens {
+    size_t struct_size;
+    int64_t kept;            /* K, read from the shape of the executed output tensor */
+    int64_t visual_tokens;   /* N */
+    const int64_t *keep_idx; /* K indices into the original grid, -1: stands for no single patch; borrowed */
+    const float *scores;     /* N scores, or NULL when the method has none; borrowed */
+    int32_t grid_rows, grid_cols;
+    int32_t width_px, height_px; /* of the picture as it was given */
+    int32_t applied;             /* 1 when K < N */
+    const char *reason;          /* why not, when applied is 0; "" otherwise; borrowed */
+    const char *method;          /* borrowed */
+    double keep;                 /* the ratio asked for */
+} ep_kept_tokens;
+EP_API void ep_kept_tokens_init(ep_kept_tokens *out);
+/* Borrowed pointers live until the image is removed or the session is reset or freed. */
+EP_API ep_status ep_session_kept_tokens(const ep_session *session, int32_t image_id, ep_kept_tokens *out);
+
+/* The preprocessed picture: size_px*size_px*3 bytes of RGB (height, width, 3), before 1/255 and normalisation.
+ * Call with rgb == NULL to get the size in *size. */
+EP_API ep_status ep_preprocess(const ep_model *model, const ep_frame *frame, uint8_t *rgb, size_t *size);
+
+/* The projected visual embeddings that the decoder reads: kept * width floats. Borrowed as in ep_kept_tokens. */
+EP_API ep_status ep_session_image_embeds(const ep_session *session, int32_t image_id, const float **data, int64_t *kept,
+                                         int64_t *width);
+/* Replaces them (same kept * width), to test or to edit what the decoder sees; drops the KV cache that used them. */
+EP_API ep_status ep_session_set_image_embeds(ep_session *session, int32_t image_id, const float *data, int64_t kept,
+                                             int64_t width);
+
+/* ---- questions --------------------------------------------------------------------------------------------- */
+
+/* Called for every piece of text as it becomes final (never half a character). `text` is borrowed for the call.
+ * Return non-zero to stop. Called on the thread that called ep_session_generate; of this header it may call only
+ * ep_session_abort for the same session. */
+typedef int32_t (*ep_text_fn)(const char *text, size_t size, int32_t token_id, void *user_data);
+
+typedef struct ep_generate_options {
+    size_t struct_size;
+    const char *prompt;      /* the question; the bundle's template is put around it */
+    const int32_t *images;   /* image ids in the order of the prompt; NULL: all images of the session */
+    size_t image_count;      /* with images != NULL; 0 asks without a picture */
+    int32_t max_new_tokens;  /* 0 (default): 128, or fewer when the context ends before that */
+    int32_t ignore_eos;      /* non-zero: the bundle's end-of-sequence tokens and stop strings end nothing */
+    int32_t allow_special;   /* non-zero: special tokens written in the prompt count as such */
+    const char *const *stop; /* stop strings beside the bundle's own */
+    size_t stop_count;
+    double deadline_ms; /* from the call on; 0: none. Stops between tokens and inside a graph run */
+    ep_text_fn on_text; /* may be NULL */
+    void *user_data;
+} ep_generate_options;
+EP_API void ep_generate_options_init(ep_generate_options *options);
+
+typedef struct ep_answer {
+    size_t struct_size;
+    const char *text;         /* borrowed until the next generate, reset or free */
+    size_t text_size;         /* bytes of text; it may hold zero characters when the model makes them */
+    const int32_t *token_ids; /* generated ids, end-of-sequence included when it was made; borrowed likewise */
+    size_t token_count;
+    int32_t finish_reason;      /* an ep_finish_reason value */
+    int64_t prompt_tokens;      /* text tokens + kept visual tokens of the prompt */
+    int64_t visual_tokens_kept; /* those of them that are visual */
+    int64_t reused_tokens;      /* of the prompt, found in the KV cache of an earlier question */
+    int64_t kv_tokens;          /* length of the KV cache, read from the executed tensors */
+} ep_answer;
+EP_API void ep_answer_init(ep_answer *answer);
+
+/* Greedy decoding. A question shares the KV cache of its longest common prefix with the question before it, so a second
+ * question about the same picture costs no vision and no shared prefill. With EP_ERROR_ABORTED and EP_ERROR_DEADLINE
+ * the answer holds what had been made. `answer` may be NULL. */
+EP_API ep_status ep_session_generate(ep_session *session, const ep_generate_options *options, ep_answer *answer);
+/* Stops a running ep_session_generate or ep_session_add_image from another thread; without one it does nothing.
+ * It takes a lock, so do not call it from a signal handler. */
+EP_API void ep_session_abort(ep_session *session);
+
+/* Logits of the last executed position: V floats, borrowed until the next generate. */
+EP_API ep_status ep_session_logits(const ep_session *session, const float **logits, int64_t *count);
+/* Logits at the end of the last prefill: V floats, borrowed until the next generate. */
+EP_API ep_status ep_session_prefill_logits(const ep_session *session, const float **logits, int64_t *count);
+
+typedef struct ep_stats {
+    size_t struct_size;
+    double decode_image_ms; /* reading and decoding image files */
+    double preprocess_ms;   /* resize, crop, normalise */
+    double vision_ms;       /* vision encoder + pruning + projector */
+    double embed_ms;        /* tokenizer and embedding graph */
+    double prefill_ms;
+    double decode_ms; /* all decode steps */
+    double ttft_ms;   /* images in memory to first token; loading excluded, images reused cost 0 */
+    double tpot_ms;   /* decode_ms / decode_steps */
+    double total_ms;
+    int64_t decode_steps;
+    int64_t new_tokens;
+    int64_t kv_bytes;
+} ep_stats;
+EP_API void ep_stats_init(ep_stats *stats);
+/* Of the last ep_session_generate, with the images added since the generate before it. */
+EP_API ep_status ep_session_stats(const ep_session *session, ep_stats *stats);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* EDGEPRUNE_H */
