@@ -23,7 +23,7 @@ demo: $(STAMPS)/demo $(LIBRARY)  ## install, export the demo model, ask about th
 test: $(STAMPS)/dev $(STAMPS)/demo $(STAMPS)/tokenizers $(LIBRARY)  ## install and run the tests (not the slow ones)
 	$(RUN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
-test-slow: $(STAMPS)/dev $(STAMPS)/demo $(STAMPS)/tokenizers $(STAMPS)/rtx $(LIBRARY)  ## the slow tests: TensorRT-RTX builds, the 50-pair text parity, the wheel
+test-slow: $(STAMPS)/dev $(STAMPS)/demo $(STAMPS)/tokenizers $(STAMPS)/rtx $(STAMPS)/aarch64 $(LIBRARY)  ## the slow tests: TensorRT-RTX builds, the 50-pair text parity, wheel, packages, aarch64
 	$(RUN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 check: $(STAMPS)/dev  ## ruff, mypy and clang-format, as CI runs them
@@ -78,6 +78,10 @@ $(STAMPS)/demo: $(STAMPS)/export requirements/demo-models.txt
 
 $(STAMPS)/rtx: $(STAMPS)/dev
 	$(PIP) --config-settings=wheel.cmake=false -e '.[rtx]'
+	@touch $@
+
+$(STAMPS)/aarch64: $(STAMPS)/venv tools/setup_system.sh
+	tools/setup_system.sh --aarch64
 	@touch $@
 
 $(STAMPS)/tokenizers: $(STAMPS)/dev tools/fetch_test_tokenizers.py

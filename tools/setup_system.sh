@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the Debian/Ubuntu packages that are missing. As another user than root it only names them.
-# usage: setup_system.sh [--npm]
+# usage: setup_system.sh [--npm | --aarch64]
 set -eu
 
 need=""
@@ -16,6 +16,11 @@ command -v dpkg-shlibdeps >/dev/null 2>&1 || want dpkg-dev
 command -v python3 >/dev/null 2>&1 || want python3
 python3 -c 'import ensurepip' >/dev/null 2>&1 || want python3-venv
 if [ "${1:-}" = "--npm" ]; then command -v npm >/dev/null 2>&1 || want npm; fi
+if [ "${1:-}" = "--aarch64" ]; then
+    command -v aarch64-linux-gnu-g++ >/dev/null 2>&1 || want g++-aarch64-linux-gnu
+    command -v qemu-aarch64 >/dev/null 2>&1 || want qemu-user
+    has_file /usr/aarch64-linux-gnu/lib/libc.so.6 || want libc6-arm64-cross
+fi
 
 [ -n "$need" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then

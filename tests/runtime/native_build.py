@@ -38,7 +38,8 @@ def compile_program(
 
 
 def environment(**more: str) -> dict[str, str]:
-    return {"PATH": os.environ["PATH"], "EDGEPRUNE_ORT_LIB": str(library.wheel_onnxruntime()), **more}
+    onnxruntime = os.environ.get("EDGEPRUNE_ORT_LIB") or str(library.wheel_onnxruntime())
+    return {"PATH": os.environ["PATH"], "EDGEPRUNE_ORT_LIB": onnxruntime, **more}
 
 
 def run_program(program: pathlib.Path, *arguments: object, data: bytes = b"", **env: str) -> tuple[int, str, str]:
