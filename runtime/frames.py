@@ -125,6 +125,8 @@ def to_frame(picture: Any) -> tuple[_abi.Frame, Frame]:
     if not isinstance(picture, Frame):
         pixels = _pixels(picture)
         channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+        if channels == 1:
+            pixels = pixels.reshape(pixels.shape[:2])
         picture = Frame(pixels, _CHANNELS[channels])  # type: ignore[arg-type]
     return picture.raw(), picture
 
