@@ -10,6 +10,7 @@ void Abort::begin() noexcept {
     const std::lock_guard<std::mutex> lock(mutex_);
     active_ = true;
     status_ = EP_OK;
+    end_ = Clock::time_point::max();
 }
 
 void Abort::end() noexcept {
@@ -26,7 +27,12 @@ void Abort::request(ep_status status) noexcept {
 
 ep_status Abort::requested() const noexcept {
     const std::lock_guard<std::mutex> lock(mutex_);
-    return status_;
+    return status_ == EP_OK && Clock::now() >= end_ ? EP_ERROR_DEADLINE : status_;
+}
+
+void Abort::set_end(Clock::time_point end) noexcept {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    end_ = end;
 }
 
 void Abort::check() const {
@@ -51,7 +57,9 @@ Deadline::Deadline(Abort& abort, Clock::time_point start, double deadline_ms) {
     constexpr double kLongest_ms = 1e10;  // about four months; more would overflow the clock
     const std::chrono::duration<double, std::milli> asked(std::min(deadline_ms, kLongest_ms));
     const auto length = std::chrono::duration_cast<Clock::duration>(asked);
-    thread_ = std::thread([this, &abort, end = start + length] {
+    const Clock::time_point end = start + length;
+    abort.set_end(end);
+    thread_ = std::thread([this, &abort, end] {
         std::unique_lock<std::mutex> lock(mutex_);
         if (!wake_.wait_until(lock, end, [this] { return over_; })) abort.request(EP_ERROR_DEADLINE);
     });

@@ -28,7 +28,9 @@ public:
     void request(ep_status status) noexcept;
     // Throws Error with the status of the request, if there is one.
     void check() const;
+    // The request that stands, or EP_ERROR_DEADLINE behind `end`: on a busy machine the deadline's thread may be late.
     ep_status requested() const noexcept;
+    void set_end(Clock::time_point end) noexcept;
 
     // Registers what a request has to stop, for the life of the scope; stops it at once when a request came first.
     class Scope {
@@ -46,6 +48,7 @@ private:
     mutable std::mutex mutex_;
     bool active_ = false;
     ep_status status_ = EP_OK;
+    Clock::time_point end_ = Clock::time_point::max();
     Stoppable* target_ = nullptr;
 };
 
