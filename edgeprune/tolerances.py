@@ -17,6 +17,8 @@ TOLERANCES: Final[dict[str, float]] = {
     "inputs_embeds": 0.0,
     # an exact saving (cut, kept rows only, projector on kept tokens) against the naive graph, torch fp32
     "exact_saving": 1e-5,
+    # features that a merging method makes, against its oracle, relative to max(1, max |reference|)
+    "merged": 1e-5,
     # preprocessed bytes before normalisation: equal
     "pixels": 0.0,
     # a greedy token may differ only where the reference's top-2 logits are closer than this

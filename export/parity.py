@@ -96,7 +96,7 @@ def _vision(
         _row(
             stage,
             "visual_embeds",
-            relative(made["visual_embeds"][0], expected.projected[index]),
+            relative(made["visual_embeds"][0], expected.embeds_at(index)),
             TOLERANCES["visual_embeds" + suffix],
         )
     ]

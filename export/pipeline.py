@@ -28,7 +28,7 @@ from edgeprune.export.tokens import Tokens, read_tokens, write_tokenizer
 from edgeprune.export.trace import OPSET
 from edgeprune.export.weights import WeightSource
 from edgeprune.export.writer import DTYPES, GraphSet
-from edgeprune.keep import keep_count
+from edgeprune.keep import count_runs, keep_count
 from edgeprune.machine import memory_bytes
 from edgeprune.pruning.base import PruningMethod
 from edgeprune.pruning.registry import parse
@@ -261,7 +261,9 @@ def _recorded(recipe: ExportRecipe, checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _method(key: str, method: PruningMethod, job: Job) -> dict[str, Any]:
-    static = job.graphs.static_keep(key)
+    static, total = job.graphs.static_keep(key), job.family.visual_tokens
+    valid = method.valid_k(total)
+    restricted = {} if static or len(valid) == total else {"keep_counts": count_runs(valid)}
     return {
         "name": key,
         "spec": method.spec,
@@ -273,4 +275,5 @@ def _method(key: str, method: PruningMethod, job: Job) -> dict[str, Any]:
         "dynamic_keep": static is None,
         "static_keep": static,
         "has_scores": method.has_scores,
+        **restricted,
     }

@@ -23,6 +23,8 @@ METHODS: Final[dict[str, str]] = {
     "stride": "edgeprune.pruning.stride:Stride",
     "fastervlm": "edgeprune.pruning.fastervlm:FasterVLM",
     "received-attention": "edgeprune.pruning.received_attention:ReceivedAttention",
+    "hiprune": "edgeprune.pruning.hiprune:HiPrune",
+    "fopru": "edgeprune.pruning.fopru:FoPru",
 }
 
 _TRUTH: Final[dict[str, bool]] = {"true": True, "false": False, "1": True, "0": False}
