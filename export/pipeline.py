@@ -226,7 +226,7 @@ def _manifest(
             "random_weights": checkpoint.random_weights,
         },
         "recipe": _recorded(recipe, checkpoint),
-        "notes": list(tokens.notes),
+        "notes": [*tokens.notes, *_unstable(job.methods)],
         "visual_tokens": family.visual_tokens,
         "grid": list(family.grid),
         "keep": {"default": recipe.keep, "min": recipe.keep_range[0], "max": recipe.keep_range[1]},
@@ -251,6 +251,15 @@ def _manifest(
             **{package: metadata.version(package) for package in _PACKAGES},
         },
     }
+
+
+def _unstable(methods: dict[str, tuple[PruningMethod, int]]) -> list[str]:
+    """A sentence for each method that has no golden tensors."""
+    return [
+        f"{key} has no golden tensors and its kept tokens are not compared with torch: rounding may change them"
+        for key, (method, _) in methods.items()
+        if not method.stable
+    ]
 
 
 def _recorded(recipe: ExportRecipe, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +26,10 @@ KEEPS = (1, 29, 58, 64, 128, 192, COUNT)
 SHAPES: dict[str, tuple[int, ...]] = {
     "cls_attention": (COUNT,),
     "received_attention": (COUNT,),
+    "wide_cls_attention": (COUNT,),
+    "keys": (HEADS, COUNT, HEAD_WIDTH),
+    "cls_hidden": (1, WIDTH),
+    "attention": (HEADS, COUNT + 1, COUNT + 1),
 }
 
 
@@ -37,7 +43,11 @@ def draw(kind: str, rng: np.random.Generator, batch: int) -> np.ndarray:
     """A random signal of a kind, (B, *SHAPES[kind]) float32."""
     if SHAPES[kind] == (COUNT,):
         return scores(rng, batch)
-    return rng.normal(size=(batch, *SHAPES[kind])).astype(np.float32)
+    made = rng.normal(size=(batch, *SHAPES[kind]))
+    if kind == "attention":
+        made = np.exp(made + rng.normal(size=(batch, HEADS, 1, COUNT + 1)))
+        made = made / made.sum(-1, keepdims=True)
+    return made.astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,8 @@ class Case:
     spec: str
     oracle: Callable[[list[np.ndarray], np.ndarray, int], tuple[list[int], np.ndarray | None]]
     keeps: tuple[int, ...] = field(default=KEEPS)
+    #: seeds of the fast tests; the slow ones take 50
+    seeds: int = 50
 
     @property
     def method(self) -> PruningMethod:
@@ -75,6 +87,15 @@ def gathered(rule: Callable[..., list[int]], *more: Any) -> Callable[..., tuple[
     return lambda signals, tokens, keep: (rule(*signals, keep, *more), None)
 
 
+def merging(rule: Callable[..., tuple[list[int], np.ndarray]], *more: Any) -> Callable[..., Any]:
+    """An oracle of a method that merges: rule(*signals, tokens, keep, *more)."""
+    return lambda signals, tokens, keep: rule(*signals, tokens, keep, *more)
+
+
+def vispruner(ratio: float) -> Callable[..., tuple[list[int], None]]:
+    return lambda signals, tokens, keep: (oracles_attention.vispruner(*signals, tokens, keep, ratio), None)
+
+
 CASES = {
     case.spec: case
     for case in (
@@ -82,15 +103,46 @@ CASES = {
         Case("hiprune:alpha=1.0", gathered(oracles_attention.hiprune, COLUMNS, 1.0)),
         Case("fopru", gathered(oracles.highest_in_raster_order)),
         Case("fopru:mode=row", gathered(oracles_attention.fopru_rows, COLUMNS), (24, 48, 192, 264, COUNT)),
+        Case("visionzip", merging(oracles_attention.visionzip, 0.15625), seeds=6),
+        Case("visionzip:contextual=0.5", merging(oracles_attention.visionzip, 0.5), seeds=3),
+        Case("prumerge", merging(oracles_attention.prumerge, 32), seeds=4),
+        Case("pagerank", gathered(oracles_attention.pagerank, 5), seeds=1),
+        Case("vispruner", vispruner(0.5), seeds=1),
+        Case("vispruner:important_ratio=0.75", vispruner(0.75), (29, 192), seeds=1),
     )
 }
+
+
+#: integers whose squares sum to 2**24
+BASE = (262, 365, 708, 1082, 443, 745, 313, 1119, 545, 1069, 1288, 3115)
+
+
+def exact_tokens(rng: np.random.Generator, batch: int) -> np.ndarray:
+    """Tokens (B,N,C) whose cosines float32 computes without any rounding: permutations of BASE with random signs. A
+    rule that sorts hundreds of cosines again and again would turn on rounding otherwise."""
+    rows = rng.permuted(np.tile(np.array(BASE, np.float32), (batch * COUNT, 1)), axis=1)
+    return (rows * rng.choice([-1, 1], rows.shape)).reshape(batch, COUNT, WIDTH).astype(np.float32)
 
 
 def inputs(case: Case, seed: int, batch: int) -> tuple[list[np.ndarray], np.ndarray]:
     """Signals in the order of the method's `needs`, and tokens (B,N,C)."""
     rng = np.random.default_rng(seed)
     made = [draw(need.kind, rng, batch) for need in case.method.needs]
+    if not case.method.stable:
+        return made, exact_tokens(rng, batch)
     return made, rng.normal(size=(batch, COUNT, WIDTH)).astype(np.float32)
+
+
+def tie_free(case: Case, seeds: int, batch: int, keep: int) -> Iterator[tuple[list[np.ndarray], np.ndarray, Any]]:
+    """Signals, tokens and what the oracle makes of them, for as many seeds without ties."""
+    found = 0
+    for seed in itertools.count():
+        signals, tokens = inputs(case, seed, batch)
+        with contextlib.suppress(oracles_attention.Tie):
+            yield signals, tokens, case.expected(signals, tokens, keep)
+            found += 1
+        if found == seeds:
+            return
 
 
 class Stage(torch.nn.Module):

@@ -3,36 +3,40 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from edgeprune.tolerances import TOLERANCES
-from tests.pruning.attention_cases import CASES, COUNT, exported, inputs, run_exported, run_torch
+from tests.pruning.attention_cases import CASES, COUNT, Case, exported, inputs, run_exported, run_torch, tie_free
 
 #: operators that TensorRT's parser refuses
 REFUSED = {"NonZero", "Compress", "Unique", "SequenceAt", "SplitToSequence", "ConcatFromSequence"}
-SEEDS = range(50)
 
 
-def compare(case, found: list[np.ndarray], signals: list[np.ndarray], tokens: np.ndarray, keep: int, what: str) -> None:
-    index, features = case.expected(signals, tokens, keep)
+def compare(case: Case, found: list[np.ndarray], expected: list[np.ndarray], what: str) -> None:
+    index, features = expected
     np.testing.assert_array_equal(found[0], index, err_msg=what)
     assert np.abs(found[1] - features).max() <= TOLERANCES["merged"] * max(1.0, float(np.abs(features).max())), what
     if case.method.gathers:
         np.testing.assert_array_equal(found[1], features)
 
 
-@pytest.mark.parametrize("batch", [1, 2])
+def compare_all(case: Case, run: Callable[..., list[np.ndarray]], seeds: int, counts: list[int] | None = None) -> None:
+    for batch in (1, 2):
+        for keep in counts or case.counts:
+            for signals, tokens, expected in tie_free(case, seeds, batch, keep):
+                compare(case, run(signals, tokens, keep), expected, f"batch {batch}, keep {keep}")
+
+
 @pytest.mark.parametrize("spec", CASES)
-def test_method_equals_oracle(spec: str, batch: int) -> None:
+def test_method_equals_oracle(spec: str) -> None:
     case = CASES[spec]
-    for seed in SEEDS:
-        signals, tokens = inputs(case, seed, batch)
-        for keep in case.counts:
-            found = run_torch(case, signals, tokens, keep)
-            compare(case, found, signals, tokens, keep, f"seed {seed}, keep {keep}")
+    counts = case.counts if case.method.stable else case.counts[::3]  # rounds are slow in eager torch
+    compare_all(case, partial(run_torch, case), case.seeds, counts)
 
 
 @pytest.mark.parametrize("spec", CASES)
@@ -41,13 +45,18 @@ def test_exported_graph_equals_oracle(spec: str, tmp_path: pathlib.Path) -> None
     session, model = exported(case, tmp_path)
     operators = {node.op_type for node in model.graph}
     assert not operators & REFUSED
-    assert not any("reduction" in node.attributes for node in model.graph if node.op_type.startswith("Scatter"))
-    for seed in SEEDS:
-        for batch in (1, 2):
-            signals, tokens = inputs(case, seed, batch)
-            for keep in case.counts:
-                found = run_exported(session, signals, tokens, keep)
-                compare(case, found, signals, tokens, keep, f"seed {seed}, batch {batch}, keep {keep}")
+    modes = [node.attributes.get_string("reduction", "none") for node in model.graph if "Scatter" in node.op_type]
+    assert set(modes) <= {"none"}
+    assert len(list(model.graph)) < 120, "unrolled"
+    compare_all(case, partial(run_exported, session), min(case.seeds, 5))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", CASES)
+def test_fifty_seeds(spec: str, tmp_path: pathlib.Path) -> None:
+    case = CASES[spec]
+    compare_all(case, partial(run_torch, case), 50)
+    compare_all(case, partial(run_exported, exported(case, tmp_path)[0]), 50)
 
 
 @pytest.mark.parametrize("spec", [spec for spec, case in CASES.items() if case.method.identity_at_full])
@@ -84,3 +93,34 @@ def test_rows_are_kept_whole() -> None:
     index, _ = run_torch(case, signals, tokens, 96)
     for row in index:
         assert set(np.bincount(row // 24, minlength=24)) == {0, 24}
+
+
+def test_visionzip_emits_cls_dominant_and_contextual_tokens() -> None:
+    case = CASES["visionzip"]
+    signals, tokens = inputs(case, 1, 2)
+    index, features = run_torch(case, signals, tokens, 64)
+    np.testing.assert_array_equal(features[:, :1], signals[2])
+    assert (index[:, 0] == -1).all()
+    assert (index[:, 54:] == -1).all(), "10 of 64 are contextual"
+    assert (np.diff(index[:, 1:54], axis=1) > 0).all()
+
+
+def test_prumerge_orders_by_attention_and_counts_its_extra_token() -> None:
+    case = CASES["prumerge"]
+    signals, tokens = inputs(case, 1, 2)
+    index, features = run_torch(case, signals, tokens, 64)
+    assert features.shape == (2, 64, tokens.shape[2])
+    assert (np.diff(np.take_along_axis(signals[0], index[:, :63], 1), axis=1) < 0).all()
+    assert (index[:, 63] == -1).all()
+
+
+@pytest.mark.parametrize("spec", CASES)
+def test_indices_are_unique_and_in_range(spec: str) -> None:
+    case = CASES[spec]
+    signals, tokens = inputs(case, 2, 1)
+    for keep in case.counts:
+        index, features = run_torch(case, signals, tokens, keep)
+        patches = index[index >= 0]
+        assert index.shape == features.shape[:2] == (1, keep)
+        assert len(set(patches.tolist())) == len(patches)
+        assert patches.max(initial=0) < COUNT
