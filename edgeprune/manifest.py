@@ -44,6 +44,19 @@ class Keep:
 
 
 @dataclass(frozen=True)
+class CountRun:
+    """The counts first, first + step, ... last."""
+
+    first: int
+    last: int
+    step: int
+
+    def __post_init__(self) -> None:
+        require(1 <= self.first <= self.last and self.step >= 1, "a run of counts needs 1 <= first <= last, step >= 1")
+        require((self.last - self.first) % self.step == 0, "the last of a run of counts must be one of its steps")
+
+
+@dataclass(frozen=True)
 class Method:
     name: str
     spec: str
@@ -55,6 +68,10 @@ class Method:
     dynamic_keep: bool
     static_keep: int | None
     has_scores: bool
+    keep_counts: tuple[CountRun, ...] | None = None
+
+    def __post_init__(self) -> None:
+        require(self.keep_counts is None or self.keep_counts, "keep_counts must not be empty")
 
 
 @dataclass(frozen=True)

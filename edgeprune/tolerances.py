@@ -17,6 +17,8 @@ TOLERANCES: Final[dict[str, float]] = {
     "inputs_embeds": 0.0,
     # an exact saving (cut, kept rows only, projector on kept tokens) against the naive graph, torch fp32
     "exact_saving": 1e-5,
+    # features that a merging method makes, against its oracle, relative to max(1, max |reference|)
+    "merged": 1e-5,
     # preprocessed bytes before normalisation: equal
     "pixels": 0.0,
     # how far beyond half a unit a byte of a converted NV12 or YUYV frame may lie from the standard's real number

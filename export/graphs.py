@@ -16,7 +16,7 @@ from edgeprune.export.models.layers import Linear, Table, activation
 from edgeprune.export.models.llama import Llama
 from edgeprune.export.models.vit import Block, Vit, VitSpec
 from edgeprune.export.passes.repeat import Run
-from edgeprune.pruning.base import PruningMethod, Signal, VisualFeatures
+from edgeprune.pruning.base import OUTPUT_KINDS, PruningMethod, Signal, VisualFeatures, output_signal, visual_part
 from edgeprune.pruning.selectors import gather_tokens
 
 
@@ -38,6 +38,17 @@ class VisionPath:
     def last_signal(self) -> int:
         """The block after whose keys the keep set is known; -1: known from the start."""
         return max(self.signal_blocks.values(), default=-1)
+
+    @property
+    def whole_last_block(self) -> bool:
+        """The last block is needed to its end, because it makes the features or a signal that is its output."""
+        ends = {block for signal, block in self.signal_blocks.items() if signal.kind in OUTPUT_KINDS}
+        return self.blocks - 1 in {self.feature_block, *ends}
+
+    @property
+    def signals_in_last_block(self) -> bool:
+        """The keep set is known only behind the last block."""
+        return any(s.kind in OUTPUT_KINDS and b == self.blocks - 1 for s, b in self.signal_blocks.items())
 
     @property
     def blocks(self) -> int:
@@ -109,8 +120,8 @@ class VisionGraph(nn.Module):
         """-> kept tokens (B,K,C), keep_idx (B,K), scores (B,N) or None."""
         path = self.path
         x = self.vision_tower.embed(pixels)
-        signals: dict[Signal, Tensor] = {}
-        features = x if path.feature_block < 0 else None
+        signals = self.outputs_of(-1, x)
+        tokens = x[:, path.first_token :] if path.feature_block < 0 else None
         for index, block in self.vision_tower.items():
             last = index == path.blocks - 1
             if not last and index not in path.signal_blocks.values():
@@ -120,38 +131,46 @@ class VisionGraph(nn.Module):
                 keys = block.keys(normed)
                 signals.update(self.signals_of(index, block, normed, keys))
                 if last and index == path.feature_block and self.prunes_inside():
-                    keep_idx, scores = self.choose(signals, None, pixels, slots)
+                    keep_idx, scores = self.choose(self.features(signals, None, pixels), slots)
                     return self.kept_rows(block, x, normed, keys, keep_idx), keep_idx, scores
-                if last and index > path.feature_block:
+                if last and not path.whole_last_block:
                     break
                 x = block.finish(x, normed, keys, block.values(normed))
-            features = x if index == path.feature_block else features
-        assert features is not None
-        tokens = features[:, path.first_token :]
-        keep_idx, scores = self.choose(signals, tokens, pixels, slots)
-        return self.method.recycle(tokens, keep_idx), keep_idx, scores
+                signals.update(self.outputs_of(index, x))
+            tokens = x[:, path.first_token :] if index == path.feature_block else tokens
+        assert tokens is not None
+        features = self.features(signals, tokens, pixels)
+        keep_idx, scores = self.choose(features, slots)
+        return self.method.recycle(tokens, keep_idx, features), keep_idx, scores
 
     def unread(self) -> tuple[str, ...]:
         """Prefixes of parameters that no output depends on: a last block that only scores needs keys, and queries."""
-        if self.path.last_signal <= self.path.feature_block:
+        if self.path.whole_last_block:
             return ()
         block = f"vision_tower.blocks.{self.path.blocks - 1}."
         return tuple(block + part for part in ("v_proj", "o_proj", "norm2", "fc1", "fc2", "scale1", "scale2"))
 
     def prunes_inside(self) -> bool:
         """The keep set is known before the last used block computes its rows."""
-        return self.method.gathers and not self.method.reads_tokens
+        return self.method.gathers and not self.method.reads_tokens and not self.path.signals_in_last_block
 
     def signals_of(self, index: int, block: Block, normed: Tensor, keys: Tensor) -> dict[Signal, Tensor]:
-        """Signals that this block serves, each (B,N) float32."""
-        wanted = [signal for signal, where in self.path.signal_blocks.items() if where == index]
-        return {s: getattr(block, s.kind)(normed, keys)[:, self.path.first_token :] for s in wanted}
+        """Signals that the attention of this block serves."""
+        wanted = [s for s, at in self.path.signal_blocks.items() if at == index and s.kind not in OUTPUT_KINDS]
+        return {s: visual_part(block.signal(s.kind, normed, keys), s.kind, self.path.first_token) for s in wanted}
 
-    def choose(
-        self, signals: dict[Signal, Tensor], tokens: Tensor | None, pixels: Tensor, slots: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
+    def outputs_of(self, index: int, x: Tensor) -> dict[Signal, Tensor]:
+        """Signals that are the output (B,S,C) of this block; -1: of the embeddings."""
+        wanted = [s for s, at in self.path.signal_blocks.items() if at == index and s.kind in OUTPUT_KINDS]
+        return {s: output_signal(s.kind, x, self.path.first_token) for s in wanted}
+
+    def features(self, signals: dict[Signal, Tensor], tokens: Tensor | None, pixels: Tensor) -> VisualFeatures:
+        """What the method is given."""
         constants = {name: getattr(self, f"constant_{name}") for name in self.constant_names}
-        features = VisualFeatures(tokens, signals, self.vision_tower.spec.grid, constants, batch=pixels)
+        return VisualFeatures(tokens, signals, self.vision_tower.spec.grid, constants, batch=pixels)
+
+    def choose(self, features: VisualFeatures, slots: Tensor) -> tuple[Tensor, Tensor | None]:
+        """-> keep_idx (B,K), scores (B,N) or None."""
         scores = self.method.signal(features)
         return self.method.select(scores, slots, features), scores
 

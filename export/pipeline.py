@@ -28,7 +28,7 @@ from edgeprune.export.tokens import Tokens, read_tokens, write_tokenizer
 from edgeprune.export.trace import OPSET
 from edgeprune.export.weights import WeightSource
 from edgeprune.export.writer import DTYPES, GraphSet
-from edgeprune.keep import keep_count
+from edgeprune.keep import count_runs, keep_count
 from edgeprune.machine import memory_bytes
 from edgeprune.pruning.base import PruningMethod
 from edgeprune.pruning.registry import parse
@@ -226,7 +226,7 @@ def _manifest(
             "random_weights": checkpoint.random_weights,
         },
         "recipe": _recorded(recipe, checkpoint),
-        "notes": list(tokens.notes),
+        "notes": [*tokens.notes, *_unstable(job.methods)],
         "visual_tokens": family.visual_tokens,
         "grid": list(family.grid),
         "keep": {"default": recipe.keep, "min": recipe.keep_range[0], "max": recipe.keep_range[1]},
@@ -253,6 +253,15 @@ def _manifest(
     }
 
 
+def _unstable(methods: dict[str, tuple[PruningMethod, int]]) -> list[str]:
+    """A sentence for each method that has no golden tensors."""
+    return [
+        f"{key} has no golden tensors and its kept tokens are not compared with torch: rounding may change them"
+        for key, (method, _) in methods.items()
+        if not method.stable
+    ]
+
+
 def _recorded(recipe: ExportRecipe, checkpoint: Checkpoint) -> dict[str, Any]:
     """The recipe without paths of this machine."""
     fields = recipe.to_dict()
@@ -261,7 +270,9 @@ def _recorded(recipe: ExportRecipe, checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _method(key: str, method: PruningMethod, job: Job) -> dict[str, Any]:
-    static = job.graphs.static_keep(key)
+    static, total = job.graphs.static_keep(key), job.family.visual_tokens
+    valid = method.valid_k(total)
+    restricted = {} if static or len(valid) == total else {"keep_counts": count_runs(valid)}
     return {
         "name": key,
         "spec": method.spec,
@@ -273,4 +284,5 @@ def _method(key: str, method: PruningMethod, job: Job) -> dict[str, Any]:
         "dynamic_keep": static is None,
         "static_keep": static,
         "has_scores": method.has_scores,
+        **restricted,
     }

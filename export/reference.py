@@ -5,6 +5,8 @@ It shares no module with the exported graphs. Pruning is applied to its full out
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,21 +18,27 @@ from edgeprune.errors import CheckpointError
 from edgeprune.export.checkpoint import Checkpoint
 from edgeprune.export.models.base import ModelFamily
 from edgeprune.export.weights import WeightSource
-from edgeprune.pruning.base import PruningMethod, VisualFeatures
+from edgeprune.pruning.base import OUTPUT_KINDS, PruningMethod, VisualFeatures, visual_part
 
 
 @dataclass(frozen=True)
 class VisionReference:
-    """Vision outputs of one picture: all projected tokens (N,D), keep_idx (K,), scores (N,) or None."""
+    """Vision outputs of one picture.
 
-    projected: np.ndarray
+    Attributes:
+        keep_idx: (K,).
+        scores: (N,) or None.
+        embeds_at: indices (K,) -> the projected tokens (K,D) that the method makes of them.
+    """
+
     keep_idx: np.ndarray
     scores: np.ndarray | None
+    embeds_at: Callable[[np.ndarray], np.ndarray]
 
     @property
     def visual_embeds(self) -> np.ndarray:
         """(K,D)."""
-        return self.projected[self.keep_idx]
+        return self.embeds_at(self.keep_idx)
 
 
 class Reference:
@@ -45,19 +53,25 @@ class Reference:
     def vision(self, pixels: np.ndarray, method: PruningMethod, keep: int) -> VisionReference:
         """`pixels` (1,3,S,S) float32."""
         path = self.family.path(method)
-        out = self.model.model.vision_tower(torch.from_numpy(pixels), output_hidden_states=True, output_attentions=True)
-        tokens = out.hidden_states[path.feature_block + 1][:, path.first_token :]
+        run = TowerRun(self.model.model.vision_tower, torch.from_numpy(pixels))
+        tokens = run.out.hidden_states[path.feature_block + 1][:, path.first_token :]
         signals = {
-            signal: naive_signal(signal.kind, out.attentions[block])[:, path.first_token :]
+            signal: visual_part(run.signal(signal.kind, block), signal.kind, path.first_token)
             for signal, block in path.signal_blocks.items()
         }
         constants = method.constants(tokens.shape[1])
         features = VisualFeatures(tokens, signals, self.family.grid, constants, batch=tokens)
         scores = method.signal(features)
         keep_idx = method.select(scores, torch.zeros(keep), features)
-        projected = self.model.model.multi_modal_projector(tokens)
         seen = None if scores is None else scores[0].float().numpy().copy()
-        return VisionReference(projected[0].numpy(), keep_idx[0].numpy().copy(), seen)
+        projector = self.model.model.multi_modal_projector
+
+        @torch.inference_mode()
+        def embeds_at(index: np.ndarray) -> np.ndarray:
+            made: np.ndarray = projector(method.recycle(tokens, torch.from_numpy(index)[None], features))[0].numpy()
+            return made
+
+        return VisionReference(keep_idx[0].numpy().copy(), seen, embeds_at)
 
     @torch.inference_mode()
     def embed(self, ids: list[int]) -> np.ndarray:
@@ -80,13 +94,54 @@ class Reference:
         return first, np.asarray(made, np.int64)
 
 
-def naive_signal(kind: str, attention: Tensor) -> Tensor:
-    """A signal from a whole attention map (B,H,S,S) -> (B,S) float32."""
-    if kind == "cls_attention":
-        return attention.float()[:, :, 0].mean(1)
-    if kind == "received_attention":
-        return attention.float().mean((1, 2))
-    raise NotImplementedError(kind)
+class TowerRun:
+    """A vision tower run once with all hidden states and attention maps, and what its key and query projections make.
+
+    Attributes:
+        out: transformers' output.
+    """
+
+    def __init__(self, tower: Any, pixels: Tensor) -> None:
+        self._projected: dict[str, Tensor] = {}
+        parts = {"q_proj": "query", "query": "query", "k_proj": "key", "key": "key"}
+        self._layers = [name for name, _ in tower.named_modules() if re.search(r"\.layers?\.\d+$", name)]
+        hooks = []
+        for index, name in enumerate(self._layers):
+            for inner, module in tower.get_submodule(name).named_modules():
+                part = parts.get(inner.rpartition(".")[2])
+                if part is not None:
+                    hooks.append(module.register_forward_hook(self._keep(f"{part}.{index}")))
+        try:
+            self.out = tower(pixels, output_hidden_states=True, output_attentions=True)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _keep(self, name: str) -> Callable[..., None]:
+        def hook(_module: Any, _inputs: Any, output: Tensor) -> None:
+            self._projected[name] = output.float()
+
+        return hook
+
+    def signal(self, kind: str, block: int) -> Tensor:
+        """A kind of SIGNAL_KINDS over all S rows, from whole tensors; `block` is 0-based, -1: the embeddings."""
+        if kind in OUTPUT_KINDS:
+            hidden: Tensor = self.out.hidden_states[block + 1]
+            return hidden[:, :1] if kind == "cls_hidden" else hidden
+        attention = self.out.attentions[block].float()
+        keys, heads = self._projected[f"key.{block}"], attention.shape[1]
+        if kind == "attention":
+            return attention
+        if kind == "cls_attention":
+            return attention[:, :, 0].mean(1)
+        if kind == "received_attention":
+            return attention.mean((1, 2))
+        if kind == "keys":
+            return keys.reshape(*keys.shape[:2], heads, -1).transpose(1, 2)
+        if kind == "wide_cls_attention":
+            logits = self._projected[f"query.{block}"] @ keys.transpose(1, 2) / keys.shape[2] ** 0.5
+            return logits.softmax(-1)[:, 0]
+        raise NotImplementedError(kind)
 
 
 def _load(checkpoint: Checkpoint, family: ModelFamily, source: WeightSource) -> Any:

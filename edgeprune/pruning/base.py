@@ -16,19 +16,54 @@ from torch import Tensor
 from edgeprune.errors import PruningError
 from edgeprune.pruning.selectors import gather_tokens, raster_top_k
 
-#: every kind of signal a family may serve -> its shape
+#: every kind of signal a family may serve -> its shape; S = N + 1 encoder tokens where the tower has a [CLS], else N
 SIGNAL_KINDS: Final[dict[str, str]] = {
     "cls_attention": "(B,N) float32: mean over heads of the [CLS] row of the attention map, [CLS] column dropped",
     "received_attention": "(B,N) float32: mean over heads and all query rows ([CLS] included), [CLS] column dropped",
+    "wide_cls_attention": "(B,N) float32: as cls_attention with all heads joined to one of width H d",
+    "attention": "(B,H,S,S) float32: the whole attention map, [CLS] first",
+    "keys": "(B,H,N,d): keys of the visual tokens as the block projects them",
+    "hidden": "(B,N,C): output of the block",
+    "cls_hidden": "(B,1,C): the [CLS] row of the output of the block",
+}
+
+#: kinds that are outputs of a block: they need the whole block, and by default that of the features
+OUTPUT_KINDS: Final = frozenset({"hidden", "cls_hidden"})
+
+#: axis of a kind that runs over the S encoder tokens and loses [CLS]; kinds not listed are given as they are
+_TOKEN_AXES: Final[dict[str, int]] = {
+    "cls_attention": 1,
+    "received_attention": 1,
+    "wide_cls_attention": 1,
+    "keys": 2,
+    "hidden": 1,
 }
 
 
 class Signal(NamedTuple):
-    """A signal a method asks for: its kind, and the encoder block (0-based, negative from the end; None: the family's
-    default score block)."""
+    """A signal a method asks for.
+
+    Attributes:
+        kind: of SIGNAL_KINDS.
+        layer: encoder block, 0-based, negative from the end; None: as `depth` says.
+        depth: share of the encoder's blocks that lie before the block, in [0, 1); None: the family's default score
+            block, or its feature block for OUTPUT_KINDS.
+    """
 
     kind: str
     layer: int | None = None
+    depth: float | None = None
+
+
+def visual_part(made: Tensor, kind: str, first_token: int) -> Tensor:
+    """A signal over all encoder tokens -> the part that belongs to the visual tokens."""
+    axis = _TOKEN_AXES.get(kind)
+    return made if axis is None else made.narrow(axis, first_token, made.shape[axis] - first_token)
+
+
+def output_signal(kind: str, x: Tensor, first_token: int) -> Tensor:
+    """A kind of OUTPUT_KINDS from the output (B,S,C) of a block."""
+    return x[:, :1] if kind == "cls_hidden" else visual_part(x, kind, first_token)
 
 
 @dataclass(frozen=True)
@@ -75,11 +110,20 @@ class PruningMethod:
     gathers: ClassVar[bool] = True
     #: at K = N the output equals the unpruned one
     identity_at_full: ClassVar[bool] = True
+    #: rounding of the features hardly ever changes the keep set, so golden tensors can hold it
+    stable: ClassVar[bool] = True
+    #: methods to name where a family cannot serve this one, nearest first
+    nearest: ClassVar[tuple[str, ...]] = ("received-attention", "stride")
 
     @property
     def needs(self) -> tuple[Signal, ...]:
         """Signals the family must serve."""
         return ()
+
+    @property
+    def needs_grid(self) -> bool:
+        """The method reads rows and columns of the patch grid."""
+        return False
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -97,7 +141,7 @@ class PruningMethod:
         return self.name + (":" + ",".join(given) if given else "")
 
     def valid_k(self, n: int) -> Sequence[int]:
-        """Counts the method can serve out of `n` tokens, ascending."""
+        """Counts the method can serve out of `n` tokens, ascending. The manifest states them (`keep_counts`)."""
         return range(1, n + 1)
 
     def check_k(self, k: int, n: int) -> None:
@@ -110,7 +154,8 @@ class PruningMethod:
         if k not in valid:
             nearest = min(valid, key=lambda count: abs(count - k))
             raise PruningError(
-                f"{self.name} cannot keep {k} of {n} visual tokens; the nearest count it can is {nearest}"
+                f"{self.name} cannot keep {k} of {n} visual tokens; the nearest count it can is {nearest} "
+                f"(keep {nearest / n:g})"
             )
 
     def constants(self, n: int) -> dict[str, Tensor]:
@@ -127,6 +172,7 @@ class PruningMethod:
         assert scores is not None
         return raster_top_k(scores, keep_slots, features.constants["iota"], features.pad_mask)
 
-    def recycle(self, tokens: Tensor, keep_idx: Tensor) -> Tensor:
-        """(B,N,C) and (B,K) -> the tokens that go on, (B,K',C)."""
+    def recycle(self, tokens: Tensor, keep_idx: Tensor, features: VisualFeatures) -> Tensor:
+        """(B,N,C) and (B,K) -> the tokens that go on, (B,K,C). Merging methods find -1 in `keep_idx` where a token
+        stands for no single patch."""
         return gather_tokens(tokens, keep_idx)

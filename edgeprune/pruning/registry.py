@@ -23,6 +23,12 @@ METHODS: Final[dict[str, str]] = {
     "stride": "edgeprune.pruning.stride:Stride",
     "fastervlm": "edgeprune.pruning.fastervlm:FasterVLM",
     "received-attention": "edgeprune.pruning.received_attention:ReceivedAttention",
+    "hiprune": "edgeprune.pruning.hiprune:HiPrune",
+    "fopru": "edgeprune.pruning.fopru:FoPru",
+    "visionzip": "edgeprune.pruning.visionzip:VisionZip",
+    "vispruner": "edgeprune.pruning.vispruner:VisPruner",
+    "pagerank": "edgeprune.pruning.pagerank:PageRank",
+    "prumerge": "edgeprune.pruning.prumerge:PruMerge",
 }
 
 _TRUTH: Final[dict[str, bool]] = {"true": True, "false": False, "1": True, "0": False}

@@ -71,18 +71,23 @@ class ModelFamily(ABC):
     def decoder_interface(self, dtype: torch.dtype) -> Interface: ...
 
     def require(self, method: PruningMethod) -> None:
-        """Refuse a method that needs a signal this family does not serve.
+        """Refuse a method that needs a signal this family does not serve, or a patch grid where there is none.
 
         Raises:
-            PruningError: names the methods that fit.
+            PruningError: names the nearest method that fits, and all that do.
         """
-        missing = [signal.kind for signal in method.needs if signal.kind not in self.signals]
-        if missing:
-            fitting = [name for name in METHODS if self.serves(method_class(name)())]
-            raise PruningError(
-                f"{method.name} needs {missing[0]}, which {self.model_type} does not serve; "
-                f"methods that fit: {', '.join(fitting)}"
-            )
+        missing = self.missing(method)
+        if missing is None:
+            return
+        fitting = [name for name in METHODS if self.missing(method_class(name)()) is None]
+        near = [name for name in method.nearest if name in fitting] or fitting
+        raise PruningError(
+            f"{method.name} needs {missing}, which {self.model_type} does not serve; the nearest that fits is "
+            f"{near[0]}; methods that fit: {', '.join(fitting)}"
+        )
 
-    def serves(self, method: PruningMethod) -> bool:
-        return all(signal.kind in self.signals for signal in method.needs)
+    def missing(self, method: PruningMethod) -> str | None:
+        """What a method needs and this checkpoint cannot serve, or None."""
+        if method.needs_grid and self.grid[0] == 1:
+            return "a grid of patches without [CLS] among them"
+        return next((signal.kind for signal in method.needs if signal.kind not in self.signals), None)

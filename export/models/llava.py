@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import ModuleType
 from typing import Any, ClassVar, Final
 
@@ -17,7 +18,7 @@ from edgeprune.export.models.vit import Vit
 from edgeprune.export.passes.repeat import Run
 from edgeprune.export.trace import Axis, Interface
 from edgeprune.export.weights import renamer
-from edgeprune.pruning.base import PruningMethod
+from edgeprune.pruning.base import OUTPUT_KINDS, SIGNAL_KINDS, PruningMethod, Signal
 
 TOWERS: Final[dict[str, ModuleType]] = {"clip_vision_model": clip, "dinov2": dinov2}
 
@@ -36,7 +37,7 @@ class Llava(ModelFamily):
     """LLaVA 1.5 and its relatives with one square view per picture."""
 
     model_type: ClassVar[str] = "llava"
-    signals: ClassVar[frozenset[str]] = frozenset({"cls_attention", "received_attention"})
+    signals: ClassVar[frozenset[str]] = frozenset(SIGNAL_KINDS)
     template: ClassVar[tuple[str, str, str]] = ("USER: ", "<image>\n", " ASSISTANT:")
 
     def __init__(self, config: Any, image_px: int) -> None:
@@ -72,10 +73,15 @@ class Llava(ModelFamily):
         return f"{head}.{self._tower_name(tail)}" if head == "vision_tower" else name
 
     def path(self, method: PruningMethod) -> VisionPath:
-        blocks = {signal: self._score_block(method, signal.layer) for signal in method.needs}
+        blocks = {signal: self._signal_block(method, signal) for signal in method.needs}
         return VisionPath(self.feature_block, blocks, self.first_token)
 
-    def _score_block(self, method: PruningMethod, layer: int | None) -> int:
+    def _signal_block(self, method: PruningMethod, signal: Signal) -> int:
+        layer = signal.layer
+        if layer is None and signal.depth is not None:
+            return math.floor(signal.depth * self.spec.layers + 0.5)
+        if layer is None and signal.kind in OUTPUT_KINDS:
+            return self.feature_block
         if layer is None:
             layer = getattr(self.config, "edgeprune_score_layer", None)
         if layer is None:

@@ -149,6 +149,15 @@ class Block(nn.Module):
         normed = self.norm1(x)
         return self.finish(x, normed, self.keys(normed), self.values(normed))
 
+    def signal(self, kind: str, normed: Tensor, keys: Tensor) -> Tensor:
+        """A kind of `pruning.base.SIGNAL_KINDS` over all S rows, from the block's normed input and its keys."""
+        if kind == "keys":
+            return keys
+        if kind == "attention":
+            return attention_map(self.queries(normed), keys)
+        made: Tensor = getattr(self, kind)(normed, keys)
+        return made
+
     def cls_attention(self, normed: Tensor, keys: Tensor) -> Tensor:
         """Mean over heads of the [CLS] row, (B,S) float32; no other row is computed."""
         return attention_map(self.queries(normed[:, :1]), keys).mean(1).squeeze(1)
@@ -156,6 +165,11 @@ class Block(nn.Module):
     def received_attention(self, normed: Tensor, keys: Tensor) -> Tensor:
         """Mean over heads and all query rows, (B,S) float32."""
         return attention_map(self.queries(normed), keys).mean((1, 2))
+
+    def wide_cls_attention(self, normed: Tensor, keys: Tensor) -> Tensor:
+        """The [CLS] row of the attention of all heads joined to one, (B,S) float32."""
+        joined = keys.transpose(1, 2).flatten(2)
+        return attention_map(self.q_proj(normed[:, :1]), joined).squeeze(1)
 
 
 class Vit(nn.Module):

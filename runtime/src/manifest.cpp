@@ -145,6 +145,19 @@ GraphSpec parse_graph(const Node& node) {
     return graph;
 }
 
+std::vector<CountRun> parse_counts(const Node& node) {
+    std::vector<CountRun> runs;
+    for (const Node& item : node.items()) {
+        const CountRun run{item["first"].count(), item["last"].count(), item["step"].count()};
+        if (run.first > run.last || (run.last - run.first) % run.step != 0) {
+            fail(item.path() + " must lead from first to last in whole steps");
+        }
+        runs.push_back(run);
+    }
+    if (runs.empty()) fail(node.path() + " must not be empty");
+    return runs;
+}
+
 MethodSpec parse_method(const std::string& name, const Node& node) {
     MethodSpec method;
     method.name = name;
@@ -156,6 +169,7 @@ MethodSpec parse_method(const std::string& name, const Node& node) {
     if (method.dynamic_keep == method.static_keep.has_value()) {
         fail(node.path() + " must have either dynamic_keep or static_keep");
     }
+    if (node.has("keep_counts")) method.keep_counts = parse_counts(node["keep_counts"]);
     return method;
 }
 

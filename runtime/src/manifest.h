@@ -37,12 +37,18 @@ struct GraphSpec {
     std::optional<KvSpec> kv;
 };
 
+// The counts first, first + step, ... last.
+struct CountRun {
+    int64_t first = 1, last = 1, step = 1;
+};
+
 struct MethodSpec {
     std::string name;
     std::string where;
     bool text = false;
     bool dynamic_keep = false;
     std::optional<int64_t> static_keep;
+    std::vector<CountRun> keep_counts;  // the K it serves; empty: every one from 1 to N
 };
 
 struct PromptSegment {

@@ -1,7 +1,9 @@
 #include "session.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 
 #include "error.h"
 #include "image_frame.h"
@@ -32,6 +34,30 @@ Choice fixed_choice(const Manifest& manifest, const MethodSpec& method, double k
                                                std::to_string(keep_count(manifest.visual_tokens, keep)));
 }
 
+// The count that the method serves nearest to the one asked for; the smaller of two.
+int64_t nearest_count(const MethodSpec& method, int64_t count) {
+    if (method.keep_counts.empty()) return count;
+    int64_t best = method.keep_counts.front().first;
+    for (const CountRun& run : method.keep_counts) {
+        const int64_t inside = std::clamp(count, run.first, run.last);
+        const int64_t below = run.first + (inside - run.first) / run.step * run.step;
+        for (const int64_t candidate : {below, std::min(below + run.step, run.last)}) {
+            if (std::llabs(candidate - count) < std::llabs(best - count)) best = candidate;
+        }
+    }
+    return best;
+}
+
+Choice served(const Manifest& manifest, const MethodSpec& method, const Choice& choice) {
+    const int64_t nearest = nearest_count(method, choice.count);
+    if (nearest == choice.count) return choice;
+    throw Error(EP_ERROR_INVALID_ARGUMENT,
+                "method \"" + method.name + "\" cannot keep " + std::to_string(choice.count) + " of " +
+                    std::to_string(manifest.visual_tokens) + " tokens; the nearest count it can is " +
+                    std::to_string(nearest) + " (keep " +
+                    number(static_cast<double>(nearest) / static_cast<double>(manifest.visual_tokens)) + ")");
+}
+
 Choice choose_count(const Manifest& manifest, const MethodSpec& method, double keep) {
     if (!(keep >= 0 && keep <= 1)) {
         throw Error(EP_ERROR_INVALID_ARGUMENT, "keep is " + number(keep) + ", but must be above 0 and at most 1");
@@ -42,7 +68,7 @@ Choice choose_count(const Manifest& manifest, const MethodSpec& method, double k
         throw Error(EP_ERROR_INVALID_ARGUMENT, "keep is " + number(keep) + ", but this bundle serves " +
                                                    number(manifest.keep_min) + " to " + number(manifest.keep_max));
     }
-    return {keep, keep_count(manifest.visual_tokens, keep)};
+    return served(manifest, method, {keep, keep_count(manifest.visual_tokens, keep)});
 }
 
 // Why nothing was pruned; empty when K < N.

@@ -96,6 +96,22 @@ def assert_engine(engine: bytes, what: str) -> None:
 
 @needs_rtx
 @pytest.mark.slow
+@pytest.mark.parametrize("spec", ["hiprune", "fopru:mode=row", "visionzip", "vispruner", "prumerge", "pagerank"])
+def test_attention_methods_build_for_sm86(spec: str, tmp_path: pathlib.Path) -> None:
+    from edgeprune.bundle import Bundle
+    from edgeprune.export.pipeline import export
+    from edgeprune.recipe import ExportRecipe
+
+    folder = export(ExportRecipe(model="tiny", prune=(spec,), keep=0.25), tmp_path / "out.bundle")
+    manifest = Bundle.open(folder).manifest
+    ((method, (graph,)),) = manifest.graphs.vision.items()
+    largest = (manifest.methods.each[method].keep_counts or ())[-1:]
+    profile = vision_profile(graph, largest[0].last if largest else manifest.visual_tokens)
+    assert_engine(tensorrt.build_engine_bytes(folder / graph.file, [profile], compute_capabilities=[(8, 6)]), method)
+
+
+@needs_rtx
+@pytest.mark.slow
 def test_compute_capability_is_asked_for() -> None:
     with pytest.raises(UserError, match="compute capabilities"):
         tensorrt.build_engine_bytes(pathlib.Path("x.onnx"), [], compute_capabilities=[])

@@ -129,8 +129,17 @@ def test_score_layer_is_a_property_of_its_own() -> None:
 def test_method_that_needs_another_signal_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Llava, "signals", frozenset({"received_attention"}))
     family = Llava(llava_config(), 64)
-    with pytest.raises(
-        PruningError, match=r"cls_attention.*methods that fit: none, random, stride, received-attention"
-    ):
+    words = r"cls_attention.* nearest that fits is received-attention; methods that fit: none, random, stride, received"
+    with pytest.raises(PruningError, match=words) as caught:
         family.require(parse("fastervlm"))
-    family.require(parse("stride"))
+    assert "\n" not in str(caught.value)
+    for spec in ("stride", "hiprune", "fopru:mode=row"):
+        family.require(parse(spec))
+
+
+def test_method_that_reads_the_grid_is_refused_where_cls_is_a_visual_token() -> None:
+    config = llava_config("clip", 4)
+    config.vision_feature_select_strategy = "full"
+    with pytest.raises(PruningError, match=r"hiprune needs a grid .* nearest that fits is received-attention"):
+        Llava(config, 16).require(parse("hiprune"))
+    Llava(config, 16).require(parse("fopru"))

@@ -57,7 +57,7 @@ def manifest() -> dict[str, Any]:
     method = {
         "name": "fastervlm", "spec": "fastervlm", "parameters": {}, "stages": ["signal", "select"],
         "where": "before_projector", "scope": "view", "text": False, "dynamic_keep": True, "static_keep": None,
-        "has_scores": True,
+        "has_scores": True, "keep_counts": [{"first": 4, "last": 16, "step": 4}],
     }  # fmt: skip
     return copy.deepcopy({
         "schema_version": 1,

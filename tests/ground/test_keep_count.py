@@ -11,7 +11,7 @@ from fractions import Fraction
 import pytest
 
 from edgeprune.errors import UserError
-from edgeprune.keep import keep_count
+from edgeprune.keep import count_runs, keep_count
 
 LARGEST_N = 4096
 # Ratios of the papers, thirds and sevenths, halves of a token at common N, both ends, and neighbours of 1/2 and 1.
@@ -89,3 +89,12 @@ def test_bad_count(native: NativeTable) -> None:
         keep_count(0, 0.5)
     assert native([(-3, 0, 0.5), (2**53 + 1, 2**53 + 1, 0.5)]) == [[-1] * 4, [-1]]
     assert native([(2**53, 2**53, 1.0)]) == [[2**53]]
+
+
+@pytest.mark.parametrize(
+    "counts", [[7], [1, 2], [24, 48, 72], list(range(2, 576)), [72, 144, 288], [1, 2, 4, 8, 9, 10]]
+)
+def test_runs_of_counts_hold_the_counts(counts: list[int]) -> None:
+    runs = count_runs(counts)
+    assert [count for run in runs for count in range(run["first"], run["last"] + 1, run["step"])] == counts
+    assert len(runs) == 1 or len(counts) > 2

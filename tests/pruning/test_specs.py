@@ -17,6 +17,8 @@ from edgeprune.pruning.registry import METHODS, method_class, method_names, pars
         ("fastervlm", {"layer": None}),
         ("fastervlm:layer=-3", {"layer": -3}),
         ("received-attention:layer=2", {"layer": 2}),
+        ("hiprune:alpha=0.2,object_layer=3", {"alpha": 0.2, "object_layer": 3, "layer": None}),
+        ("fopru:mode=row", {"mode": "row", "layer": None}),
     ],
 )
 def test_spec_parses(spec: str, parameters: dict[str, object]) -> None:
@@ -35,6 +37,8 @@ def test_spec_parses(spec: str, parameters: dict[str, object]) -> None:
         ("random:seed=1.5", ("seed", "int", "1.5")),
         ("fastervlm:layer=last", ("layer", "int", "last")),
         ("none:seed=1", ("it takes none",)),
+        ("hiprune:alpha=1.5", ("alpha", "from 0 to 1", "1.5")),
+        ("fopru:mode=column", ("rank or row", "column")),
     ],
 )
 def test_bad_spec_names_what_is_wrong(spec: str, words: tuple[str, ...]) -> None:
@@ -52,8 +56,8 @@ def test_every_method_states_itself(name: str) -> None:
     assert method.summary
     assert method.source
     assert method.where in ("before_projector", "nowhere")
-    assert method.identity_at_full
-    assert 576 in method.valid_k(576)
+    assert (576 in method.valid_k(576)) == method.identity_at_full, "a merging method has no identity to offer at K = N"
+    assert method.gathers or method.valid_k(576)
 
 
 def test_count_outside_the_valid_ones_names_the_nearest() -> None:
@@ -62,3 +66,7 @@ def test_count_outside_the_valid_ones_names_the_nearest() -> None:
     parse("fastervlm").check_k(1, 576)
     with pytest.raises(PruningError, match="cannot keep 577 of 576"):
         parse("fastervlm").check_k(577, 576)
+    with pytest.raises(PruningError, match=r"cannot keep 58 of 576 .* is 48 \(keep 0.0833333\)"):
+        parse("fopru:mode=row").check_k(58, 576)
+    with pytest.raises(PruningError, match="square grid"):
+        parse("fopru:mode=row").check_k(4, 12)

@@ -92,6 +92,10 @@ def set_path(manifest: dict[str, Any], place: str, value: Any) -> None:
         ("keep/max", 1.5, "keep.max must be above 0 and at most 1"),
         ("methods/default", "fastest", "is not one of methods.each"),
         ("methods/each/best/static_keep", 3, "either dynamic_keep or static_keep"),
+        ("methods/each/best/keep_counts", [], "keep_counts must not be empty"),
+        ("methods/each/best/keep_counts", [{"first": 4, "last": 15, "step": 4}], "first to last in whole steps"),
+        ("methods/each/best/keep_counts", [{"first": 4, "last": 2, "step": 1}], "first to last in whole steps"),
+        ("methods/each/best/keep_counts", [{"first": 0, "last": 2, "step": 1}], "must be a whole number of at least 1"),
         ("graphs/vision/four", ..., "no graph for the method \"four\""),
         ("graphs/decoder/kv", ..., "kv is missing"),
         ("graphs/decoder/file", "../decoder.onnx", "paths must be relative"),
@@ -234,6 +238,22 @@ def test_a_graph_that_keeps_another_count_is_caught(copy: pathlib.Path) -> None:
     with Model.open(copy) as model, pytest.raises(NativeError, match="kept 16 tokens, but 4 were asked for") as caught:
         model.ask(picture(1), "x", method="four")
     assert caught.value.status == BACKEND
+
+
+def test_a_count_that_the_method_does_not_serve_names_the_nearest(copy: pathlib.Path) -> None:
+    """Of 16 tokens the method serves 4, 8, 12 and 15."""
+    manifest = json.loads((copy / "manifest.json").read_text())
+    runs = [{"first": 4, "last": 12, "step": 4}, {"first": 15, "last": 15, "step": 1}]
+    manifest["methods"]["each"]["best"]["keep_counts"] = runs
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with Model.open(copy) as model, model.new_session() as session:
+        for asked, nearest in ((2, 4), (5, 4), (6, 4), (7, 8), (13, 12), (14, 15), (16, 15)):
+            words = rf"cannot keep {asked} of 16 tokens; the nearest count it can is {nearest} \(keep {nearest / 16}\)"
+            with pytest.raises(NativeError, match=words):
+                session.add_image(picture(1), keep=asked / 16, method="best")
+        for served in (4, 8, 12, 15):
+            image = session.add_image(picture(1), keep=served / 16, method="best")
+            assert session.kept_tokens(image).kept == served
 
 
 def test_tokens_round_trip(model: Model) -> None:
