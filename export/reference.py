@@ -52,10 +52,11 @@ class Reference:
             for signal, block in path.signal_blocks.items()
         }
         constants = method.constants(tokens.shape[1])
-        features = VisualFeatures(tokens, signals, self.family.grid, constants, batch=tokens)
+        projected = self.model.model.multi_modal_projector(tokens)
+        read = projected if method.where == "after_projector" else tokens
+        features = VisualFeatures(read, signals, self.family.grid, constants, batch=tokens)
         scores = method.signal(features)
         keep_idx = method.select(scores, torch.zeros(keep), features)
-        projected = self.model.model.multi_modal_projector(tokens)
         seen = None if scores is None else scores[0].float().numpy().copy()
         return VisionReference(projected[0].numpy(), keep_idx[0].numpy().copy(), seen)
 

@@ -23,6 +23,11 @@ METHODS: Final[dict[str, str]] = {
     "stride": "edgeprune.pruning.stride:Stride",
     "fastervlm": "edgeprune.pruning.fastervlm:FasterVLM",
     "received-attention": "edgeprune.pruning.received_attention:ReceivedAttention",
+    "divprune": "edgeprune.pruning.divprune:DivPrune",
+    "todre": "edgeprune.pruning.todre:ToDRE",
+    "mmr": "edgeprune.pruning.mmr:Mmr",
+    "scope": "edgeprune.pruning.scope:Scope",
+    "mmtok-vv": "edgeprune.pruning.mmtok_vv:MmtokVv",
 }
 
 _TRUTH: Final[dict[str, bool]] = {"true": True, "false": False, "1": True, "0": False}

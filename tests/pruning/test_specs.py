@@ -51,7 +51,7 @@ def test_every_method_states_itself(name: str) -> None:
     assert method.name == name
     assert method.summary
     assert method.source
-    assert method.where in ("before_projector", "nowhere")
+    assert method.where in ("before_projector", "after_projector", "nowhere")
     assert method.identity_at_full
     assert 576 in method.valid_k(576)
 
