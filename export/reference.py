@@ -5,6 +5,7 @@ It shares no module with the exported graphs. Pruning is applied to its full out
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,15 +18,22 @@ from edgeprune.export.checkpoint import Checkpoint
 from edgeprune.export.models.base import ModelFamily
 from edgeprune.export.weights import WeightSource
 from edgeprune.pruning.base import PruningMethod, VisualFeatures
+from edgeprune.tolerances import TOLERANCES
 
 
 @dataclass(frozen=True)
 class VisionReference:
-    """Vision outputs of one picture: all projected tokens (N,D), keep_idx (K,), scores (N,) or None."""
+    """Vision outputs of one picture: all projected tokens (N,D), keep_idx (K,), scores (N,) or None.
+
+    Attributes:
+        unsteady: how many kept tokens change when the tokens and signals are changed by rounding noise; None where the
+            method does not select on tokens.
+    """
 
     projected: np.ndarray
     keep_idx: np.ndarray
     scores: np.ndarray | None
+    unsteady: int | None = None
 
     @property
     def visual_embeds(self) -> np.ndarray:
@@ -58,7 +66,9 @@ class Reference:
         scores = method.signal(features)
         keep_idx = method.select(scores, torch.zeros(keep), features)
         seen = None if scores is None else scores[0].float().numpy().copy()
-        return VisionReference(projected[0].numpy(), keep_idx[0].numpy().copy(), seen)
+        index = keep_idx[0].numpy().copy()
+        unsteady = changed_by_noise(method, features, index) if method.reads_tokens else None
+        return VisionReference(projected[0].numpy(), index, seen, unsteady)
 
     @torch.inference_mode()
     def embed(self, ids: list[int]) -> np.ndarray:
@@ -79,6 +89,28 @@ class Reference:
             logits, cache = self.step(self.embed(made[-1:]), cache)
             made.append(int(logits.argmax()))
         return first, np.asarray(made, np.int64)
+
+
+def changed_by_noise(method: PruningMethod, features: VisualFeatures, keep_idx: np.ndarray, draws: int = 8) -> int:
+    """The most kept tokens that change in one of `draws` selections on noisy tokens and signals, in torch alone.
+
+    One pick that rounding decides otherwise can change all later ones, so a greedy selection on another machine is
+    held to no more than what torch itself does under TOLERANCES["pick_noise"].
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def noisy(tensor: Tensor) -> Tensor:
+        noise = torch.randn(tensor.shape, generator=generator) * TOLERANCES["pick_noise"]
+        return tensor * (1 + noise)
+
+    assert features.tokens is not None
+    worst = 0
+    for _ in range(draws):
+        signals = {signal: noisy(value) for signal, value in features.signals.items()}
+        shaken = dataclasses.replace(features, tokens=noisy(features.tokens), signals=signals)
+        found = method.select(method.signal(shaken), torch.zeros(len(keep_idx)), shaken)[0].numpy()
+        worst = max(worst, len(np.setdiff1d(found, keep_idx)))
+    return worst
 
 
 def naive_signal(kind: str, attention: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from edgeprune.pruning.registry import METHODS, method_class, method_names, pars
         ("fastervlm", {"layer": None}),
         ("fastervlm:layer=-3", {"layer": -3}),
         ("received-attention:layer=2", {"layer": 2}),
+        ("mmr:balance=0.25", {"balance": 0.25, "importance": "cls", "layer": None}),
     ],
 )
 def test_spec_parses(spec: str, parameters: dict[str, object]) -> None:
@@ -35,6 +36,13 @@ def test_spec_parses(spec: str, parameters: dict[str, object]) -> None:
         ("random:seed=1.5", ("seed", "int", "1.5")),
         ("fastervlm:layer=last", ("layer", "int", "last")),
         ("none:seed=1", ("it takes none",)),
+        ("mmr:balance=1.5", ("mmr", "balance", "between 0 and 1", "1.5")),
+        ("mmr:balance=nan", ("balance", "between 0 and 1", "nan")),
+        ("mmr:importance=text", ("importance", "cls, received", "'text'")),
+        ("scope:alpha=-1", ("scope", "alpha", "between 0 and 10")),
+        ("todre:objective=sum", ("objective", "max-sum, k-center")),
+        ("todre:pivot=centre", ("pivot", "cls, random")),
+        ("mmtok-vv:temperature=0", ("mmtok-vv", "temperature", "between 0.01 and 100")),
     ],
 )
 def test_bad_spec_names_what_is_wrong(spec: str, words: tuple[str, ...]) -> None:
