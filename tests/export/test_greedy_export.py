@@ -107,3 +107,19 @@ def test_more_changes_than_noise_makes_fail() -> None:
     assert not parity._picks("vision/x", two, expected, "")[0]["passed"]
     assert not parity._picks("vision/x", one, steady, "")[0]["passed"]
     assert [row["value"] for row in parity._picks("vision/x", two, expected, "")] == [2.0, 1.0]
+
+
+def test_replay_tolerates_as_many_changes_as_were_recorded_and_says_so(bundle: pathlib.Path) -> None:
+    from edgeprune.runtime.session import Model
+
+    opened = Bundle.open(bundle)
+    inputs, outputs = opened.golden()
+    key = "keep_idx/divprune"
+    other = min(set(range(16)) - set(outputs[key].tolist()))
+    changed = {**outputs, key: np.sort([other, *outputs[key][1:]])}
+    with Model.open(bundle) as model:
+        tolerated = list(replaying._replay_method(model, "divprune", 0.25, inputs, changed, "", 1.0))
+        refused = list(replaying._replay_method(model, "divprune", 0.25, inputs, changed, "", 0.0))
+    assert [(row.value, row.tolerance, row.passed) for row in tolerated] == [(1.0, 1.0, True)]
+    assert "later stages not compared" in tolerated[0].measure
+    assert not refused[0].passed
