@@ -86,7 +86,7 @@ class VisionGraph(nn.Module):
 
     Exact savings: blocks behind the later of feature and score block are absent; of the scoring block only the needed
     attention rows are computed; once the keep set is known, the last used block runs queries and MLP for kept tokens
-    only; the projector runs on kept tokens only.
+    only; the projector runs on kept tokens only, except for methods that select on projected tokens.
     """
 
     def __init__(
@@ -113,11 +113,11 @@ class VisionGraph(nn.Module):
     def forward(self, pixel_values: Tensor, keep_slots: Tensor | None = None) -> tuple[Tensor, ...]:
         slots = cast(Tensor, self.static_slots) if keep_slots is None else keep_slots
         tokens, keep_idx, scores = self.encode(pixel_values, slots)
-        embeds = self.multi_modal_projector(tokens)
+        embeds = tokens if self.projects_all() else self.multi_modal_projector(tokens)
         return (embeds, keep_idx) if scores is None else (embeds, keep_idx, scores)
 
     def encode(self, pixels: Tensor, slots: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """-> kept tokens (B,K,C), keep_idx (B,K), scores (B,N) or None."""
+        """-> kept tokens (B,K,C), projected ones (B,K,D) if `projects_all`, keep_idx (B,K), scores (B,N) or None."""
         path = self.path
         x = self.vision_tower.embed(pixels)
         signals = self.outputs_of(-1, x)
@@ -139,6 +139,8 @@ class VisionGraph(nn.Module):
                 signals.update(self.outputs_of(index, x))
             tokens = x[:, path.first_token :] if index == path.feature_block else tokens
         assert tokens is not None
+        if self.projects_all():
+            tokens = self.multi_modal_projector(tokens)
         features = self.features(signals, tokens, pixels)
         keep_idx, scores = self.choose(features, slots)
         return self.method.recycle(tokens, keep_idx, features), keep_idx, scores
@@ -149,6 +151,10 @@ class VisionGraph(nn.Module):
             return ()
         block = f"vision_tower.blocks.{self.path.blocks - 1}."
         return tuple(block + part for part in ("v_proj", "o_proj", "norm2", "fc1", "fc2", "scale1", "scale2"))
+
+    def projects_all(self) -> bool:
+        """Selection reads projected tokens, so the projector runs on all N."""
+        return self.method.where == "after_projector"
 
     def prunes_inside(self) -> bool:
         """The keep set is known before the last used block computes its rows."""

@@ -11,11 +11,14 @@ import numpy as np
 from edgeprune.errors import CheckFailed, DependencyError
 from edgeprune.export.golden import Golden
 from edgeprune.export.models.base import ModelFamily
-from edgeprune.export.reference import Reference
+from edgeprune.export.reference import Reference, VisionReference
 from edgeprune.pruning.base import PruningMethod
 from edgeprune.tolerances import TOLERANCES
 
 Row = dict[str, Any]
+
+#: measure of a parity row, which `edgeprune check --parity` reads too
+DIFFERENT = "different kept tokens"
 
 
 def check(
@@ -103,9 +106,24 @@ def _vision(
     if expected.scores is not None:
         tolerance = TOLERANCES["scores"] if not suffix else TOLERANCES["visual_embeds" + suffix]
         rows.append(_row(stage, "scores", relative(made["scores"][0], expected.scores), tolerance))
-    if not suffix and method.stable:
-        rows.append(_row(stage, "different kept tokens", _different(index, expected.keep_idx, expected.scores), 0.0))
+    if expected.unsteady is not None:
+        rows += _picks(stage, index, expected, suffix)
+    elif not suffix and method.stable:
+        rows.append(_row(stage, DIFFERENT, _different(index, expected.keep_idx, expected.scores), 0.0))
     return rows
+
+
+def _picks(stage: str, index: np.ndarray, expected: VisionReference, suffix: str) -> list[Row]:
+    """Kept tokens of a greedy method: no more may differ than torch itself changes under rounding noise, and both
+    counts are written down. In half precision the first is reported, not judged."""
+    assert expected.unsteady is not None
+    count = len(expected.keep_idx)
+    changed = float(len(np.setdiff1d(index, expected.keep_idx)))
+    noise = f"kept tokens that torch changes under {TOLERANCES['pick_noise']:g} relative noise"
+    return [
+        _row(stage, DIFFERENT, changed, float(count if suffix else expected.unsteady)),
+        _row(stage, noise, float(expected.unsteady), float(count)),
+    ]
 
 
 def _different(found: np.ndarray, expected: np.ndarray, scores: np.ndarray | None) -> float:

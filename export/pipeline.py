@@ -98,6 +98,11 @@ def plan(recipe: ExportRecipe) -> ExportPlan:
         notes.append("random weights: for tests and latency work, the answers mean nothing")
     if job.checkpoint.random_weights and job.checkpoint.tokenizer_folder is None:
         notes.append("no tokenizer at hand: a byte-level one that covers the vocabulary is built (--set tokenizer=DIR)")
+    notes += [
+        f"{key} selects on projected tokens, so the projector runs on all {job.family.visual_tokens}, not on {kept}"
+        for key, (method, kept) in job.methods.items()
+        if method.where == "after_projector"
+    ]
     reason = job.reason_without_reference()
     if reason:
         notes.append(f"no parity check and no golden tensors: {reason}")

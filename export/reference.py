@@ -5,6 +5,7 @@ It shares no module with the exported graphs. Pruning is applied to its full out
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from edgeprune.export.checkpoint import Checkpoint
 from edgeprune.export.models.base import ModelFamily
 from edgeprune.export.weights import WeightSource
 from edgeprune.pruning.base import OUTPUT_KINDS, PruningMethod, VisualFeatures, visual_part
+from edgeprune.tolerances import TOLERANCES
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,14 @@ class VisionReference:
         keep_idx: (K,).
         scores: (N,) or None.
         embeds_at: indices (K,) -> the projected tokens (K,D) that the method makes of them.
+        unsteady: how many kept tokens change when the tokens and signals are changed by rounding noise; None where the
+            method does not select on tokens.
     """
 
     keep_idx: np.ndarray
     scores: np.ndarray | None
     embeds_at: Callable[[np.ndarray], np.ndarray]
+    unsteady: int | None = None
 
     @property
     def visual_embeds(self) -> np.ndarray:
@@ -60,18 +65,24 @@ class Reference:
             for signal, block in path.signal_blocks.items()
         }
         constants = method.constants(tokens.shape[1])
-        features = VisualFeatures(tokens, signals, self.family.grid, constants, batch=tokens)
+        projected = self.model.model.multi_modal_projector(tokens)
+        read = projected if method.where == "after_projector" else tokens
+        features = VisualFeatures(read, signals, self.family.grid, constants, batch=tokens)
         scores = method.signal(features)
         keep_idx = method.select(scores, torch.zeros(keep), features)
         seen = None if scores is None else scores[0].float().numpy().copy()
         projector = self.model.model.multi_modal_projector
+        index = keep_idx[0].numpy().copy()
 
         @torch.inference_mode()
         def embeds_at(index: np.ndarray) -> np.ndarray:
-            made: np.ndarray = projector(method.recycle(tokens, torch.from_numpy(index)[None], features))[0].numpy()
-            return made
+            made = method.recycle(read, torch.from_numpy(index)[None], features)
+            embeds: np.ndarray = (made if read is projected else projector(made))[0].numpy()
+            return embeds
 
-        return VisionReference(keep_idx[0].numpy().copy(), seen, embeds_at)
+        by_tokens = method.reads_tokens and method.gathers and method.stable
+        unsteady = changed_by_noise(method, features, index) if by_tokens else None
+        return VisionReference(index, seen, embeds_at, unsteady)
 
     @torch.inference_mode()
     def embed(self, ids: list[int]) -> np.ndarray:
@@ -142,6 +153,28 @@ class TowerRun:
             logits = self._projected[f"query.{block}"] @ keys.transpose(1, 2) / keys.shape[2] ** 0.5
             return logits.softmax(-1)[:, 0]
         raise NotImplementedError(kind)
+
+
+def changed_by_noise(method: PruningMethod, features: VisualFeatures, keep_idx: np.ndarray, draws: int = 8) -> int:
+    """The most kept tokens that change in one of `draws` selections on noisy tokens and signals, in torch alone.
+
+    One pick that rounding decides otherwise can change all later ones, so a greedy selection on another machine is
+    held to no more than what torch itself does under TOLERANCES["pick_noise"].
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def noisy(tensor: Tensor) -> Tensor:
+        noise = torch.randn(tensor.shape, generator=generator) * TOLERANCES["pick_noise"]
+        return tensor * (1 + noise)
+
+    assert features.tokens is not None
+    worst = 0
+    for _ in range(draws):
+        signals = {signal: noisy(value) for signal, value in features.signals.items()}
+        shaken = dataclasses.replace(features, tokens=noisy(features.tokens), signals=signals)
+        found = method.select(method.signal(shaken), torch.zeros(len(keep_idx)), shaken)[0].numpy()
+        worst = max(worst, len(np.setdiff1d(found, keep_idx)))
+    return worst
 
 
 def _load(checkpoint: Checkpoint, family: ModelFamily, source: WeightSource) -> Any:

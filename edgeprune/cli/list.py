@@ -46,17 +46,25 @@ def method_entry(name: str, place: str) -> dict[str, Any]:
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         raise UserError(f"the module of the method {name} is missing: install edgeprune again.")
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    body = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == class_name).body
-    fields = [node for node in body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)]
+    fields = _fields(Path(spec.origin), class_name)
+    base = Path(spec.origin).with_name("base.py")
+    inherited = {_target(node): node for node in _fields(base, "PruningMethod")}
     constants = {_target(node): _literal(node) for node in fields if _is_class_variable(node)}
     parameters = {_target(node): _literal(node) for node in fields if not _is_class_variable(node)}
     return {
         "name": name,
         "summary": constants.get("summary", ""),
         "source": constants.get("source", ""),
+        "where": constants.get("where", _literal(inherited["where"])),
         "parameters": parameters,
     }
+
+
+def _fields(file: Path, class_name: str) -> list[ast.AnnAssign]:
+    """The annotated names in the body of a class, in order."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    body = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == class_name).body
+    return [node for node in body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)]
 
 
 def models() -> list[dict[str, Any]]:

@@ -36,7 +36,13 @@ def replay(bundle: Bundle, model: Model) -> Iterator[ParityRow]:
     for method in sorted(name.partition("/")[2] for name in outputs if name.startswith("keep_idx/")):
         fixed = bundle.manifest.methods.each[method].static_keep is not None
         keep = None if fixed else float(inputs["keep"])
-        yield from _replay_method(model, method, keep, inputs, outputs, precision)
+        yield from _replay_method(model, method, keep, inputs, outputs, precision, _unsteady(bundle.manifest, method))
+
+
+def _unsteady(manifest: Manifest, method: str) -> float:
+    """How many kept tokens of a method may differ: what its export recorded as decided by rounding, else none."""
+    stage, measure = f"vision/{method}", "different kept tokens"
+    return max((row.tolerance for row in manifest.parity if (row.stage, row.measure) == (stage, measure)), default=0.0)
 
 
 def prompt_ids(manifest: Manifest, model: Model, question: str) -> list[int]:
@@ -52,7 +58,7 @@ def prompt_ids(manifest: Manifest, model: Model, question: str) -> list[int]:
 
 
 def _replay_method(
-    model: Model, method: str, keep: float | None, inputs: Arrays, outputs: Arrays, precision: str
+    model: Model, method: str, keep: float | None, inputs: Arrays, outputs: Arrays, precision: str, unsteady: float
 ) -> Iterator[ParityRow]:
     def golden(name: str) -> np.ndarray[Any, Any]:
         return outputs[f"{name}/{method}"]
@@ -60,7 +66,14 @@ def _replay_method(
     with model.new_session() as session:
         image = session.add_image(inputs["image_rgb"], keep=keep, method=method)
         kept = session.kept_tokens(image)
-        yield _equal("vision", f"keep_idx/{method}", np.array(kept.keep_idx), golden("keep_idx"))
+        index = np.array(kept.keep_idx)
+        changed = len(np.setdiff1d(index, golden("keep_idx")))
+        if 0 < changed <= unsteady and index.shape == golden("keep_idx").shape:
+            # picks that rounding decides: recorded, and what follows from them has no golden tensor
+            measure = f"keep_idx/{method}, kept tokens that differ by rounding; later stages not compared"
+            yield ParityRow("vision", measure, float(changed), unsteady, True)
+            return
+        yield _equal("vision", f"keep_idx/{method}", index, golden("keep_idx"))
         if f"scores/{method}" in outputs:
             found = np.empty(0) if kept.scores is None else kept.scores
             yield _close("vision", "scores", method, found, golden("scores"), "")

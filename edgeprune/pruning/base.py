@@ -71,7 +71,8 @@ class VisualFeatures:
     """What the vision encoder hands to a method.
 
     Attributes:
-        tokens: (B,N,C) features in raster order, or None where the method does not read them.
+        tokens: (B,N,C) features in raster order, projected ones (B,N,D) where the method works after the projector;
+            None where the method does not read them.
         signals: the signals the method needs, each as SIGNAL_KINDS says.
         grid: (rows, columns) of the patches.
         constants: tensors of `PruningMethod.constants(N)`, held as buffers by the graph.

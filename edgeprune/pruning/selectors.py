@@ -25,11 +25,16 @@ def raster_top_k(scores: Tensor, keep_slots: Tensor, iota: Tensor, pad_mask: Ten
         scores = scores.masked_fill(pad_mask, torch.finfo(scores.dtype).min)
     order = torch.topk(scores, count, dim=1).indices
     rank = torch.topk(order.to(torch.float32), count, dim=1, largest=False).indices
+    return raster_order(rank < keep_slots.shape[0], keep_slots, iota)
+
+
+def raster_order(kept: Tensor, keep_slots: Tensor, iota: Tensor) -> Tensor:
+    """(B,N) bool with K True in every row -> their indices (B,K) int64, ascending."""
     positions = iota.to(torch.float32)
     # kept tokens sort before all others and among themselves by position; float32 is exact far beyond any N
-    key = torch.where(rank < keep_slots.shape[0], positions, positions + count)
-    kept = torch.topk(key, count, dim=1, largest=False).values
-    return kept[:, : keep_slots.shape[0]].to(torch.int64)
+    key = torch.where(kept, positions, positions + iota.shape[0])
+    order = torch.topk(key, iota.shape[0], dim=1, largest=False).values
+    return order[:, : keep_slots.shape[0]].to(torch.int64)
 
 
 def even_stride(keep_slots: Tensor, iota: Tensor) -> Tensor:

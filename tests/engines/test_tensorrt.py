@@ -88,6 +88,26 @@ def test_bundle_graphs_build_for_sm86(name: str, request: pytest.FixtureRequest)
     assert_engine(engine, "decoder")
 
 
+@needs_rtx
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", ["divprune", "todre", "todre:objective=k-center", "mmr", "scope", "mmtok-vv"])
+def test_greedy_selections_build_for_sm86(spec: str, tmp_path: pathlib.Path) -> None:
+    """N = 576, any K, batch 1 to 4: the `Scan` of each method."""
+    import onnx_ir as ir
+
+    from tests.pruning.greedy_cases import WIDTH, exported
+
+    path = tmp_path / "selection.onnx"
+    path.write_bytes(ir.to_proto(exported(spec, 576)).SerializeToString())
+    shapes = {
+        "tokens": tensorrt.ShapeRange((1, 576, WIDTH), (1, 576, WIDTH), (4, 576, WIDTH)),
+        "attention": tensorrt.ShapeRange((1, 576), (1, 576), (4, 576)),
+        "keep_slots": tensorrt.ShapeRange((1,), (58,), (576,)),
+    }
+    engine = tensorrt.build_engine_bytes(path, [shapes], compute_capabilities=[(8, 6)])
+    assert_engine(engine, spec)
+
+
 def assert_engine(engine: bytes, what: str) -> None:
     """The header that can be read without a GPU: magic, and the size at byte 16."""
     assert b"vtrt" in engine[:32], what

@@ -19,6 +19,8 @@ from tests.pruning import oracles
 COUNT = 576
 KEEPS = (1, 29, 58, 64, 128, COUNT)
 SEEDS = range(50)
+#: one score per token, given; the others are in test_attention_methods.py and test_greedy.py
+BY_SCORE = ("none", "random", "stride", "fastervlm", "received-attention")
 
 
 def tie_free(seed: int, batch: int) -> np.ndarray:
@@ -50,7 +52,7 @@ def expected(method: PruningMethod, scores: np.ndarray, keep: int) -> np.ndarray
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("name", ["none", "random", "stride", "fastervlm", "received-attention"])
+@pytest.mark.parametrize("name", BY_SCORE)
 def test_method_equals_oracle(name: str, batch: int) -> None:
     for seed in SEEDS:
         method = parse(f"random:seed={seed}") if name == "random" else parse(name)
