@@ -17,6 +17,8 @@ TOLERANCES: Final[dict[str, float]] = {
     "inputs_embeds": 0.0,
     # an exact saving (cut, kept rows only, projector on kept tokens) against the naive graph, torch fp32
     "exact_saving": 1e-5,
+    # probabilities of the next token against transformers' float32 processors, absolute
+    "token_probability": 1e-6,
     # preprocessed bytes before normalisation: equal
     "pixels": 0.0,
     # a greedy token may differ only where the reference's top-2 logits are closer than this

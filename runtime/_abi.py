@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, c_char_p, c_double, c_float, c_int32, c_int64, c_size_t, c_uint8, c_void_p
+from ctypes import POINTER, c_char_p, c_double, c_float, c_int32, c_int64, c_size_t, c_uint8, c_uint64, c_void_p
 
 ABI_VERSION = 1
 
@@ -89,6 +89,11 @@ class GenerateOptions(ctypes.Structure):
         ("deadline_ms", c_double),
         ("on_text", TextFunction),
         ("user_data", c_void_p),
+        ("temperature", c_double),
+        ("top_k", c_int64),
+        ("top_p", c_double),
+        ("repetition_penalty", c_double),
+        ("seed", c_uint64),
     )
 
 

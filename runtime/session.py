@@ -90,8 +90,9 @@ class Session:
         allow_special: bool = False,
         deadline_ms: float | None = None,
         on_text: Callable[[str], object] | None = None,
+        **decoding: Any,
     ) -> Answer:
-        """Answers a question by greedy decoding.
+        """Answers a question, by greedy decoding unless a temperature is given.
 
         Args:
             question: the user's text; the bundle's template is put around it.
@@ -102,6 +103,8 @@ class Session:
             allow_special: special tokens written in the question count as such.
             deadline_ms: from the call on; the answer then holds what had been made.
             on_text: called with every piece of text as it becomes final, on the calling thread.
+            decoding: temperature (0: greedy), top_k, top_p, repetition_penalty and seed (the same seed, the same text),
+                as in transformers; visual tokens do not count for the penalty.
 
         Returns:
             The answer. After `abort` or the deadline its finish_reason says so, and it holds what had been made.
@@ -109,7 +112,7 @@ class Session:
         Raises:
             NativeError: the prompt does not fit the context, an unknown image, another thread uses the session.
         """
-        request = Request(question, images, max_new_tokens, stop, ignore_eos, allow_special, deadline_ms)
+        request = Request(question, images, max_new_tokens, stop, ignore_eos, allow_special, deadline_ms, **decoding)
         if on_text is None:
             return interruptible(lambda: self._answer(request, _abi.TextFunction()), self.abort)
         with self._start(request) as pieces:

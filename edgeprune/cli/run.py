@@ -6,11 +6,12 @@ Needs the native library and an onnxruntime library, but neither torch nor trans
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeprune.cli.arguments import add_json, add_no_verify, keep, positive, question, value
+from edgeprune.cli.arguments import add_json, add_no_verify, keep, number, positive, question, seed, value
 from edgeprune.cli.output import write_json
 
 if TYPE_CHECKING:
@@ -26,8 +27,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--prune", metavar="NAME", help="pruning method, one of the bundle's (its default)")
     add("--variant", metavar="V", help="a built variant (the bundle's own graphs)")
     add("--max-new-tokens", type=value(positive), metavar="N", help="most tokens to generate (128)")
+    add_decoding(parser)
     add_no_verify(parser)
     add_json(parser)
+
+
+def add_decoding(parser: argparse.ArgumentParser) -> None:
+    """How the next token is chosen; the names are those of `Session.generate`."""
+    add = parser.add_argument
+    add("--temperature", type=value(number(0, math.inf, open_below=False)), default=0.0, metavar="T",
+        help="sample at this temperature (0: greedy, the default)")  # fmt: skip
+    add("--top-k", type=value(positive), metavar="K", help="sample among the K likeliest tokens")
+    add("--top-p", type=value(number(0, 1)), metavar="P", help="sample among the fewest tokens with this share")
+    add("--seed", type=value(seed), default=0, metavar="S", help="the same seed gives the same text (0)")
+    add("--repetition-penalty", type=value(number(0, math.inf)), metavar="R",
+        help="above 1: against tokens of the question and of the answer so far")  # fmt: skip
+
+
+def decoding_of(args: argparse.Namespace) -> dict[str, Any]:
+    names = ("temperature", "top_k", "top_p", "seed", "repetition_penalty")
+    return {name: getattr(args, name) for name in names}
 
 
 def run(args: argparse.Namespace) -> int:
@@ -48,7 +67,7 @@ def ask(model: Model, args: argparse.Namespace, *, stream: bool) -> dict[str, An
         for file in args.image:
             session.add_image(file, keep=args.keep, method=args.prune)
         on_text = _write if stream else None
-        answer = session.generate(args.prompt, max_new_tokens=args.max_new_tokens, on_text=on_text)
+        answer = session.generate(args.prompt, max_new_tokens=args.max_new_tokens, on_text=on_text, **decoding_of(args))
         if stream:
             print()
     return report_of(model.describe(), answer, args.image)

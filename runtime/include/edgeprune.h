@@ -249,6 +249,13 @@ typedef struct ep_generate_options {
     double deadline_ms; /* from the call on; 0: none. Stops between tokens and inside a graph run */
     ep_text_fn on_text; /* may be NULL */
     void *user_data;
+    double temperature; /* 0 (default): greedy; above 0: sampling from softmax(logits / temperature) */
+    int64_t top_k;      /* 0 (default): every token; else the k likeliest and their equals */
+    double top_p;       /* 0 (default) or 1: every token; else the fewest likeliest with this share of the mass */
+    double
+        repetition_penalty; /* 0 (default) or 1: none. Logits of ids in the prompt's text or in the answer are divided
+                               by it when positive and multiplied when negative; visual tokens do not count */
+    uint64_t seed;          /* the n-th token drawn depends on seed, n and its logits alone; greedy ignores it */
 } ep_generate_options;
 EP_API void ep_generate_options_init(ep_generate_options *options);
 
@@ -266,9 +273,10 @@ typedef struct ep_answer {
 } ep_answer;
 EP_API void ep_answer_init(ep_answer *answer);
 
-/* Greedy decoding. A question shares the KV cache of its longest common prefix with the question before it, so a second
- * question about the same picture costs no vision and no shared prefill. With EP_ERROR_ABORTED and EP_ERROR_DEADLINE
- * the answer holds what had been made. `answer` may be NULL. */
+/* Greedy decoding unless a temperature is set; top_k and top_p without one are refused. The order is repetition
+ * penalty, temperature, top_k, top_p, as in transformers. A question shares the KV cache of its longest common prefix
+ * with the question before it, so a second question about the same picture costs no vision and no shared prefill. With
+ * EP_ERROR_ABORTED and EP_ERROR_DEADLINE the answer holds what had been made. `answer` may be NULL. */
 EP_API ep_status ep_session_generate(ep_session *session, const ep_generate_options *options, ep_answer *answer);
 /* Stops a running ep_session_generate or ep_session_add_image from another thread; without one it does nothing.
  * It takes a lock, so do not call it from a signal handler. */

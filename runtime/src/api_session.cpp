@@ -17,6 +17,18 @@ std::vector<std::string> stop_strings(const ep_generate_options& options) {
     return stops;
 }
 
+// In the struct 0 stands for the default of every field, here the values themselves.
+Decoding decoding_of(const ep_generate_options& options) {
+    Decoding decoding;
+    decoding.temperature = options.temperature;
+    decoding.top_k = options.top_k;
+    if (options.top_p != 0) decoding.top_p = options.top_p;
+    if (options.repetition_penalty != 0) decoding.repetition_penalty = options.repetition_penalty;
+    decoding.seed = options.seed;
+    check_decoding(decoding);
+    return decoding;
+}
+
 GenerateRequest generate_request(const ep_generate_options* given) {
     require(given, "options");
     const ep_generate_options options = read_struct(given, ep_generate_options_init, "ep_generate_options");
@@ -35,6 +47,7 @@ GenerateRequest generate_request(const ep_generate_options* given) {
     request.deadline_ms = options.deadline_ms;
     request.on_text = options.on_text;
     request.user_data = options.user_data;
+    request.decoding = decoding_of(options);
     return request;
 }
 

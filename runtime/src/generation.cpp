@@ -2,7 +2,6 @@
 #include <algorithm>
 
 #include "error.h"
-#include "sampler.h"
 #include "session.h"
 #include "stages.h"
 #include "stop.h"
@@ -40,7 +39,8 @@ public:
           request_(request),
           answer_(session.answer_),
           text_(model_.tokenizer()),
-          stops_(stop_strings(model_.manifest(), request)) {
+          stops_(stop_strings(model_.manifest(), request)),
+          sampler_(request.decoding) {
         answer_ = {};
         session_.logits_.clear();
         session_.prefill_logits_.clear();
@@ -51,6 +51,10 @@ public:
         const Deadline deadline(session_.abort_, start_, request_.deadline_ms);
         const std::vector<Item> prompt = tokenize();
         limit_ = new_token_limit(answer_.prompt_tokens, request_.max_new_tokens, model_.manifest().context_length);
+        // Visual tokens have no id, so only text counts for the repetition penalty.
+        for (const Item& item : prompt) {
+            if (!item.visual()) sampler_.see(item.token);
+        }
         times_ = session_.image_timings_;
         try {
             prefill(prompt);
@@ -121,7 +125,7 @@ private:
 
     void decode() {
         for (;;) {
-            const int32_t token = greedy(session_.logits_);
+            const int32_t token = sampler_.next(session_.logits_);
             if (answer_.ids.empty()) times_.ttft_ms = times_.images_ms() + elapsed_ms(start_);
             answer_.ids.push_back(token);
             if (ends(token)) return;
@@ -191,6 +195,7 @@ private:
     Answer& answer_;
     StreamDecoder text_;
     StopScanner stops_;
+    Sampler sampler_;
     Clock::time_point start_;
     Timings times_;
     double tokenize_ms_ = 0;

@@ -12,6 +12,7 @@
 #include "kv_cache.h"
 #include "model.h"
 #include "prompt.h"
+#include "sampler.h"
 
 namespace edgeprune {
 
@@ -46,6 +47,7 @@ struct GenerateRequest {
     double deadline_ms = 0;
     ep_text_fn on_text = nullptr;
     void* user_data = nullptr;
+    Decoding decoding;
 };
 
 struct Answer {
