@@ -19,6 +19,8 @@ TOLERANCES: Final[dict[str, float]] = {
     "exact_saving": 1e-5,
     # probabilities of the next token against transformers' float32 processors, absolute
     "token_probability": 1e-6,
+    # ln p of a given token, fp32 graph against torch or numpy, absolute and per token
+    "log_probability": 1e-4,
     # preprocessed bytes before normalisation: equal
     "pixels": 0.0,
     # a greedy token may differ only where the reference's top-2 logits are closer than this

@@ -112,6 +112,33 @@ class Answer(ctypes.Structure):
     )
 
 
+class ScoreOptions(ctypes.Structure):
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("prompt", c_char_p),
+        ("images", POINTER(c_int32)),
+        ("image_count", c_size_t),
+        ("choices", POINTER(c_char_p)),
+        ("choice_count", c_size_t),
+        ("allow_special", c_int32),
+        ("with_eos", c_int32),
+        ("deadline_ms", c_double),
+    )
+
+
+class Scores(ctypes.Structure):
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("log_probabilities", POINTER(c_double)),
+        ("token_counts", POINTER(c_int64)),
+        ("choice_count", c_size_t),
+        ("prompt_tokens", c_int64),
+        ("visual_tokens_kept", c_int64),
+        ("reused_tokens", c_int64),
+        ("kv_tokens", c_int64),
+    )
+
+
 class Stats(ctypes.Structure):
     _fields_ = (
         ("struct_size", c_size_t),
@@ -139,6 +166,8 @@ STRUCTS: dict[str, type[ctypes.Structure]] = {
     "ep_kept_tokens": KeptTokens,
     "ep_generate_options": GenerateOptions,
     "ep_answer": Answer,
+    "ep_score_options": ScoreOptions,
+    "ep_scores": Scores,
     "ep_stats": Stats,
 }
 
@@ -163,6 +192,7 @@ STATUS_CALLS: dict[str, tuple[type, ...]] = {
     "ep_session_image_embeds": (c_void_p, c_int32, _FLOATS_OUT, _INT64_OUT, _INT64_OUT),
     "ep_session_set_image_embeds": (c_void_p, c_int32, POINTER(c_float), c_int64, c_int64),
     "ep_session_generate": (c_void_p, POINTER(GenerateOptions), POINTER(Answer)),
+    "ep_session_score": (c_void_p, POINTER(ScoreOptions), POINTER(Scores)),
     "ep_session_logits": (c_void_p, _FLOATS_OUT, _INT64_OUT),
     "ep_session_prefill_logits": (c_void_p, _FLOATS_OUT, _INT64_OUT),
     "ep_session_stats": (c_void_p, POINTER(Stats)),

@@ -72,21 +72,27 @@ class Request:
         if not 0 <= self.seed <= _MOST_UINT64:
             raise UserError(f"seed is {self.seed}, but must be a whole number from 0 to 2^64 - 1.")
 
+    def prompt_fields(self) -> dict[str, Any]:
+        """The fields that every struct with a prompt has."""
+        images = None if self.images is None else (ctypes.c_int32 * len(self.images))(*self.images)
+        return {
+            "prompt": utf8(self.question, "the question"),
+            "images": images,
+            "image_count": 0 if images is None else len(images),
+            "allow_special": self.allow_special,
+            "deadline_ms": self.deadline_ms or 0.0,
+        }
+
     def options(self, on_text: Any) -> _abi.GenerateOptions:
         """The C struct; ctypes keeps alive what its pointers point to."""
-        images = None if self.images is None else (ctypes.c_int32 * len(self.images))(*self.images)
         stops = [utf8(text, "a stop string") for text in self.stop]
         options: _abi.GenerateOptions = initialised(
             _abi.GenerateOptions,
-            prompt=utf8(self.question, "the question"),
-            images=images,
-            image_count=0 if images is None else len(images),
+            **self.prompt_fields(),
             max_new_tokens=self.max_new_tokens or 0,
             ignore_eos=self.ignore_eos,
-            allow_special=self.allow_special,
             stop=(ctypes.c_char_p * len(stops))(*stops),
             stop_count=len(stops),
-            deadline_ms=self.deadline_ms or 0.0,
             on_text=on_text,
             temperature=self.temperature,
             top_k=self.top_k or 0,

@@ -30,16 +30,19 @@ from edgeprune.runtime.frames import ArrayLike, Picture, to_frame
 from edgeprune.runtime.library import ONNXRUNTIME_VARIABLE, Handle, Library, wheel_onnxruntime
 from edgeprune.runtime.library import load as load_library
 from edgeprune.runtime.request import Request, path_bytes, utf8
+from edgeprune.runtime.scoring import ChoiceScore, Scores, Scoring
 from edgeprune.runtime.worker import Stream, interruptible
 from edgeprune.timings import StageTimings
 
-__all__ = ["Answer", "KeptTokens", "Model", "Picture", "Session", "StageTimings", "Stream", "load"]
+__all__ = [
+    "Answer", "ChoiceScore", "KeptTokens", "Model", "Picture", "Scores", "Session", "StageTimings", "Stream", "load",
+]  # fmt: skip
 
 Pictures: TypeAlias = "Picture | list[Picture] | tuple[Picture, ...] | None"
 Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
 
 
-class Session:
+class Session(Scoring):
     """One conversation: its pictures and its KV cache. Made by `Model.new_session`; one thread at a time."""
 
     def __init__(self, native: Library, model: Handle) -> None:

@@ -114,6 +114,14 @@ def names(text: str) -> list[str]:
     return found
 
 
+def choices(text: str) -> list[str]:
+    """TEXT,TEXT,...; spaces count, for the model sees them."""
+    found = text.split(",")
+    if not all(found):
+        raise UserError(f"write choices separated by commas, none of them empty, not {text!r}.")
+    return [question(choice) for choice in found]
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", nargs="?", const="-", metavar="FILE", help="write the result as JSON to FILE, or to stdout"

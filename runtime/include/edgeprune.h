@@ -278,13 +278,45 @@ EP_API void ep_answer_init(ep_answer *answer);
  * with the question before it, so a second question about the same picture costs no vision and no shared prefill. With
  * EP_ERROR_ABORTED and EP_ERROR_DEADLINE the answer holds what had been made. `answer` may be NULL. */
 EP_API ep_status ep_session_generate(ep_session *session, const ep_generate_options *options, ep_answer *answer);
-/* Stops a running ep_session_generate or ep_session_add_image from another thread; without one it does nothing.
- * It takes a lock, so do not call it from a signal handler. */
+
+typedef struct ep_score_options {
+    size_t struct_size;
+    const char *prompt; /* prompt, images, image_count, allow_special, deadline_ms: as in ep_generate_options */
+    const int32_t *images;
+    size_t image_count;
+    const char *const *choices; /* given answers; each becomes tokens by itself, exactly as by ep_tokenize */
+    size_t choice_count;        /* at least 1 */
+    int32_t allow_special;
+    int32_t with_eos; /* non-zero: the bundle's first end-of-sequence token ends every choice and counts as one token */
+    double deadline_ms;
+} ep_score_options;
+EP_API void ep_score_options_init(ep_score_options *options);
+
+typedef struct ep_scores {
+    size_t struct_size;
+    const double *log_probabilities; /* choice_count sums of ln p over the tokens of a choice; borrowed until the next
+                                        score, reset or free */
+    const int64_t *token_counts;     /* choice_count; divide by it to compare choices of unequal length */
+    size_t choice_count;
+    int64_t prompt_tokens; /* these four: as in ep_answer */
+    int64_t visual_tokens_kept;
+    int64_t reused_tokens;
+    int64_t kv_tokens;
+} ep_scores;
+EP_API void ep_scores_init(ep_scores *scores);
+
+/* How likely the model finds given answers: the log-probability of each choice as the answer to the prompt, at
+ * temperature 1 without any penalty. The prompt runs once, a choice of n tokens runs n - 1 decoder steps behind it, and
+ * the KV cache holds the prompt afterwards. A token merged across the border of prompt and choice does not occur, so
+ * begin a choice with a space where the model would. The text of the last answer stays. */
+EP_API ep_status ep_session_score(ep_session *session, const ep_score_options *options, ep_scores *scores);
+/* Stops a running ep_session_generate, ep_session_score or ep_session_add_image from another thread; without one it
+ * does nothing. It takes a lock, so do not call it from a signal handler. */
 EP_API void ep_session_abort(ep_session *session);
 
-/* Logits of the last executed position: V floats, borrowed until the next generate. */
+/* Logits of the last executed position: V floats, borrowed until the next generate or score. */
 EP_API ep_status ep_session_logits(const ep_session *session, const float **logits, int64_t *count);
-/* Logits at the end of the last prefill: V floats, borrowed until the next generate. */
+/* Logits at the end of the last prefill: V floats, borrowed until the next generate or score. */
 EP_API ep_status ep_session_prefill_logits(const ep_session *session, const float **logits, int64_t *count);
 
 typedef struct ep_stats {
@@ -303,7 +335,8 @@ typedef struct ep_stats {
     int64_t kv_bytes;
 } ep_stats;
 EP_API void ep_stats_init(ep_stats *stats);
-/* Of the last ep_session_generate, with the images added since the generate before it. */
+/* Of the last ep_session_generate or ep_session_score, with the images added since the one before it. After a score
+ * ttft_ms ends with the prefill, decode_* are the steps of all choices, and new_tokens is 0. */
 EP_API ep_status ep_session_stats(const ep_session *session, ep_stats *stats);
 
 #ifdef __cplusplus

@@ -118,6 +118,12 @@ void ep_generate_options_init(ep_generate_options* options) {
 void ep_answer_init(ep_answer* answer) {
     init_struct(answer);
 }
+void ep_score_options_init(ep_score_options* options) {
+    init_struct(options);
+}
+void ep_scores_init(ep_scores* scores) {
+    init_struct(scores);
+}
 void ep_stats_init(ep_stats* stats) {
     init_struct(stats);
 }

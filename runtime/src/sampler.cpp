@@ -88,6 +88,18 @@ double uniform(uint64_t seed, uint64_t counter) {
     return static_cast<double>(bits >> 11) * 0x1p-53;
 }
 
+double log_probability(const std::vector<float>& logits, int32_t token) {
+    check_logits(logits);
+    if (token < 0 || static_cast<size_t>(token) >= logits.size()) {
+        throw Error(EP_ERROR_BUNDLE, "the tokenizer gives the id " + std::to_string(token) + ", but the decoder has " +
+                                         std::to_string(logits.size()) + " logits");
+    }
+    const double top = logits[static_cast<size_t>(largest(logits))];
+    double sum = 0;
+    for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - top);
+    return static_cast<double>(logits[static_cast<size_t>(token)]) - top - std::log(sum);
+}
+
 void Sampler::see(int32_t token) {
     if (decoding_.repetition_penalty != 1) seen_.insert(token);
 }

@@ -30,6 +30,10 @@ struct Decoding {
 // Throws Error(EP_ERROR_INVALID_ARGUMENT) that names the value outside its range.
 void check_decoding(const Decoding& decoding);
 
+// ln softmax(logits)[token], in float64. Throws Error: EP_ERROR_BACKEND when a logit is not a number,
+// EP_ERROR_BUNDLE when there is no such token.
+double log_probability(const std::vector<float>& logits, int32_t token);
+
 struct Candidate {
     int32_t token;
     double probability;

@@ -78,6 +78,7 @@ void Session::reset() {
     cache_.truncate(0);
     image_timings_ = timings_ = {};
     answer_ = {};
+    scores_ = {};
     logits_.clear();
     prefill_logits_.clear();
 }
@@ -152,7 +153,7 @@ void Session::set_embeds(int32_t image, const float* data, int64_t kept, int64_t
     images_.at(image).embeds.assign(data, data + kept * width);
 }
 
-std::vector<ImageSlots> Session::image_slots(const GenerateRequest& request) const {
+std::vector<ImageSlots> Session::image_slots(const PromptRequest& request) const {
     std::vector<ImageSlots> slots;
     if (request.images) {
         for (const int32_t id : *request.images) slots.push_back({id, image(id).kept});
