@@ -35,6 +35,11 @@ class ModelOptions(ctypes.Structure):
         ("variant", c_char_p),
         ("threads", c_int32),
         ("verify", c_int32),
+        ("memory_limit_bytes", c_int64),
+        ("context_tokens", c_int64),
+        ("cores", c_char_p),
+        ("no_spinning", c_int32),
+        ("reserved", c_int32),
     )
 
 
@@ -178,6 +183,7 @@ _FLOATS_OUT = POINTER(POINTER(c_float))
 #: functions that return ep_status -> their argument types.
 STATUS_CALLS: dict[str, tuple[type, ...]] = {
     "ep_model_open": (c_char_p, POINTER(ModelOptions), POINTER(c_void_p)),
+    "ep_bundle_describe": (c_char_p, POINTER(ModelOptions), c_char_p, _SIZE_OUT),
     "ep_model_warmup": (c_void_p,),
     "ep_tokenize": (c_void_p, c_char_p, c_int32, POINTER(c_int32), _SIZE_OUT),
     "ep_detokenize": (c_void_p, POINTER(c_int32), c_size_t, c_int32, c_char_p, _SIZE_OUT),

@@ -96,8 +96,9 @@ def choose(model: Model, session: Session, args: argparse.Namespace, *, show: bo
         for choice, share in zip(scores.choices, scores.shares(), strict=True)
     ]
     if show:
-        for row in rows:
-            print("{text}: log-probability {log_probability:.3f}, {tokens} tokens, share {share:.3f}".format(**row))
+        for choice, share in zip(scores.choices, scores.shares(), strict=True):
+            line = f"log-probability {choice.log_probability:.3f}, {choice.tokens} tokens, share {share:.3f}"
+            print(f"{choice.text}: {line}")
     report = report_of(model.describe(), scores, args.image)
     return {"text": scores.best.text, "finish_reason": "choices", **report, "choices": rows}
 

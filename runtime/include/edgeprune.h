@@ -80,9 +80,9 @@ typedef enum ep_status {
     EP_ERROR_CONTEXT_FULL = 8,     /* prompt + visual tokens + new tokens exceed the context length */
     EP_ERROR_ABORTED = 9,          /* ep_session_abort was called; the session stays usable */
     EP_ERROR_DEADLINE = 10,        /* deadline_ms passed; the session stays usable, the answer holds what was made */
-    EP_ERROR_OUT_OF_MEMORY = 11,
-    EP_ERROR_BUSY = 12,    /* the session is in use by another thread */
-    EP_ERROR_INTERNAL = 13 /* a bug; please report the text */
+    EP_ERROR_OUT_OF_MEMORY = 11,   /* an allocation failed, or memory_limit_bytes is below the need */
+    EP_ERROR_BUSY = 12,            /* the session is in use by another thread */
+    EP_ERROR_INTERNAL = 13         /* a bug; please report the text */
 } ep_status;
 
 typedef enum ep_pixel_format {
@@ -134,17 +134,34 @@ typedef struct ep_model_options {
     const char *variant;             /* slug of a built variant; NULL: the canonical fp32 graphs */
     int32_t threads;                 /* threads inside one graph run; 0: onnxruntime's own choice */
     int32_t verify;                  /* an ep_verify value */
+    int64_t memory_limit_bytes;      /* 0: none; else ep_model_open refuses a bundle whose "memory" "total_bytes" (see
+                                        ep_bundle_describe) is larger, before it loads anything. No cap while running */
+    int64_t context_tokens;          /* 0: the manifest's context length; else a smaller one, to need less memory */
+    const char *cores;               /* NULL, or "2,3": one thread per core named (threads 0, or as many). The first is
+                                        the thread that calls, which the caller pins; the others are pinned */
+    int32_t no_spinning;             /* non-zero: idle threads sleep at once, for machines with other work to do */
+    int32_t reserved;                /* 0 */
 } ep_model_options;
 EP_API void ep_model_options_init(ep_model_options *options);
 
 /* Opens a bundle directory. `options` may be NULL. On failure *out is NULL. */
 EP_API ep_status ep_model_open(const char *bundle_dir, const ep_model_options *options, ep_model **out);
+/*
+ * What a bundle is and needs, before anything is loaded: reads the manifest and looks at the files' sizes. `options`
+ * may be NULL; only context_tokens counts. A JSON object with the keys of ep_model_describe that need no loading, and
+ * "memory": {"total_bytes", "weights_bytes", "kv_bytes", "activations_bytes", "context_tokens", "estimated": [...]} for
+ * one session. weights_bytes: files of the graphs that ep_model_open loads. kv_bytes: a full context, twice, because
+ * the cache grows by copying. activations_bytes: the largest tensors of one run, AN ESTIMATE from the usual layer
+ * shapes. Not contained: onnxruntime itself, and copies that it makes of weights while it repacks them. Call with json
+ * == NULL to get the size in bytes, without a closing zero, in *size.
+ */
+EP_API ep_status ep_bundle_describe(const char *bundle_dir, const ep_model_options *options, char *json, size_t *size);
 /* Frees the model; its sessions must be freed first. NULL is allowed. */
 EP_API void ep_model_free(ep_model *model);
 /*
  * A JSON object: {"name", "family", "provider", "variant", "onnxruntime": {"version", "library"}, "context_length",
  * "visual_tokens", "grid": [rows, cols], "keep": {"default","min","max"}, "methods": [...], "default_method",
- * "weights_bytes", "kv_bytes_per_token"}. Borrowed until ep_model_free.
+ * "weights_bytes" (of every graph of the bundle), "kv_bytes_per_token", "memory"}. Borrowed until ep_model_free.
  */
 EP_API const char *ep_model_describe(const ep_model *model);
 /* Runs every graph once on zeros so that the first question does not pay for lazy initialisation. */
