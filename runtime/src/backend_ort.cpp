@@ -9,15 +9,18 @@
 namespace edgeprune {
 namespace {
 
-void check(const ort::Api& api, ort::Status* status) {
-    if (status == nullptr) return;
-    const std::string text = api.error_message(status);
-    api.release_status(status);
-    throw Error(EP_ERROR_BACKEND, "onnxruntime: " + text);
-}
-
 template <class Object>
 using Owned = std::unique_ptr<Object, void (*)(Object*)>;
+
+void check(const ort::Api& api, ort::Status* status) {
+    if (status == nullptr) return;
+    const Owned<ort::Status> owned(status, api.release_status);
+    const std::string text = api.error_message(status);
+    // onnxruntime has no status code of its own for this, only its words.
+    const bool memory = text.find("Failed to allocate memory") != std::string::npos ||
+                        text.find("bad_alloc") != std::string::npos || text.find("bad allocation") != std::string::npos;
+    throw Error(memory ? EP_ERROR_OUT_OF_MEMORY : EP_ERROR_BACKEND, "onnxruntime: " + text);
+}
 
 int32_t element_type_of(DType dtype) {
     switch (dtype) {

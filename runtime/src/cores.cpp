@@ -3,7 +3,6 @@
 #include <sched.h>
 
 #include <algorithm>
-#include <sstream>
 
 #include "error.h"
 
@@ -27,8 +26,9 @@ int parse_core(const std::string& word, const std::string& text) {
 std::vector<int> parse_cores(const std::string& text) {
     std::vector<int> cores;
     if (text.empty()) return cores;
-    std::istringstream words(text + ",");
-    for (std::string word; std::getline(words, word, ',');) {
+    for (size_t begin = 0, end = 0; begin <= text.size(); begin = end + 1) {
+        end = std::min(text.find(',', begin), text.size());
+        const std::string word = text.substr(begin, end - begin);
         const int core = parse_core(word, text);
         if (std::count(cores.begin(), cores.end(), core) != 0) {
             throw Error(EP_ERROR_INVALID_ARGUMENT, "cores names core " + word + " twice");

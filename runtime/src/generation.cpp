@@ -58,6 +58,9 @@ public:
         } catch (const Error& error) {
             stop(error.status());
             throw;
+        } catch (...) {
+            answer_ = {};
+            throw;
         }
         finish();
     }

@@ -103,8 +103,7 @@ int32_t Session::add_image(const Rgb& picture, double keep, const std::string& m
     abort_.check();
     start = Clock::now();
     VisionResult result = encode_image(*model_, method.name, choice.count, pixels, abort_);
-    image_timings_.vision_ms += elapsed_ms(start);
-    image_timings_.preprocess_ms += preprocess_ms;
+    const double vision_ms = elapsed_ms(start);
 
     SessionImage image;
     image.method = method.name;
@@ -118,6 +117,8 @@ int32_t Session::add_image(const Rgb& picture, double keep, const std::string& m
     image.scores = std::move(result.scores);
     image.reason = unpruned_reason(manifest, method, choice);
     images_.emplace(next_image_, std::move(image));
+    image_timings_.vision_ms += vision_ms;
+    image_timings_.preprocess_ms += preprocess_ms;
     return next_image_++;
 }
 

@@ -7,6 +7,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -82,23 +83,22 @@ def test_context_tokens_is_the_context(hand_bundle: pathlib.Path) -> None:
         assert caught.value.status == CONTEXT_FULL
 
 
-def pinned() -> list[str]:
-    """Cores of each thread of this process that may not run on all of them."""
-    everywhere = ",".join(map(str, sorted(os.sched_getaffinity(0))))
-    lists = []
-    for task in pathlib.Path("/proc/self/task").iterdir():
-        cores = sorted(os.sched_getaffinity(int(task.name)))
-        lists.append(",".join(map(str, cores)))
-    return [cores for cores in lists if cores != everywhere]
+def threads() -> set[int]:
+    return {int(task.name) for task in pathlib.Path("/proc/self/task").iterdir()}
 
 
 def test_threads_run_on_the_cores_named(hand_bundle: pathlib.Path, model: Model) -> None:
     cores = sorted(os.sched_getaffinity(0))[:2]
     if len(cores) < 2:
         pytest.skip("needs two cores")
-    before = pinned()
+    before = threads()
     with Model.open(hand_bundle, cores=cores, spinning=False) as opened:
-        assert sorted(pinned()) == sorted([*before, *[str(cores[1])] * 2])  # a worker each of decoder and vision
+        workers = threads() - before
+        assert len(workers) == 2  # of decoder and vision; each pins itself when it starts
+        until = time.monotonic() + 10
+        while any(os.sched_getaffinity(worker) != {cores[1]} for worker in workers) and time.monotonic() < until:
+            time.sleep(0.01)
+        assert [os.sched_getaffinity(worker) for worker in workers] == [{cores[1]}] * 2
         answer = opened.ask(picture(1), QUESTION, max_new_tokens=8, ignore_eos=True)
     assert answer.token_ids == model.ask(picture(1), QUESTION, max_new_tokens=8, ignore_eos=True).token_ids
 
