@@ -11,6 +11,8 @@ import pytest
 from edgeprune.runtime.library import wheel_onnxruntime
 from tests.cli.bad_images import write_picture
 
+OUT_OF_MEMORY = 11
+
 
 def test_every_allocation_of_a_conversation_may_fail(
     native_program: Callable[[str], pathlib.Path], hand_bundle: pathlib.Path, tmp_path: pathlib.Path
@@ -28,3 +30,12 @@ def test_every_allocation_of_a_conversation_may_fail(
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert int(done.stdout) > 1000
+
+
+def test_onnxruntimes_lack_of_memory_has_its_status(native_program: Callable[[str], pathlib.Path]) -> None:
+    runtime = wheel_onnxruntime()
+    if runtime is None:
+        pytest.skip("no onnxruntime package is installed")
+    done = subprocess.run([native_program("big_tensor_cli"), runtime], capture_output=True, text=True, check=True)
+    status, text = done.stdout.split(" ", 1)
+    assert (int(status), text.startswith("onnxruntime: ")) == (OUT_OF_MEMORY, True), text
