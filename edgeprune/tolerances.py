@@ -21,6 +21,10 @@ TOLERANCES: Final[dict[str, float]] = {
     "exact_saving": 1e-5,
     # features that a merging method makes, against its oracle, relative to max(1, max |reference|)
     "merged": 1e-5,
+    # probabilities of the next token against transformers' float32 processors, absolute
+    "token_probability": 1e-6,
+    # ln p of a given token, fp32 graph against torch or numpy, absolute and per token
+    "log_probability": 1e-4,
     # preprocessed bytes before normalisation: equal
     "pixels": 0.0,
     # how far beyond half a unit a byte of a converted NV12 or YUYV frame may lie from the standard's real number

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, c_char_p, c_double, c_float, c_int32, c_int64, c_size_t, c_uint8, c_void_p
+from ctypes import POINTER, c_char_p, c_double, c_float, c_int32, c_int64, c_size_t, c_uint8, c_uint64, c_void_p
 
 ABI_VERSION = 1
 
@@ -38,6 +38,11 @@ class ModelOptions(ctypes.Structure):
         ("variant", c_char_p),
         ("threads", c_int32),
         ("verify", c_int32),
+        ("memory_limit_bytes", c_int64),
+        ("context_tokens", c_int64),
+        ("cores", c_char_p),
+        ("no_spinning", c_int32),
+        ("reserved", c_int32),
     )
 
 
@@ -96,6 +101,11 @@ class GenerateOptions(ctypes.Structure):
         ("deadline_ms", c_double),
         ("on_text", TextFunction),
         ("user_data", c_void_p),
+        ("temperature", c_double),
+        ("top_k", c_int64),
+        ("top_p", c_double),
+        ("repetition_penalty", c_double),
+        ("seed", c_uint64),
     )
 
 
@@ -107,6 +117,33 @@ class Answer(ctypes.Structure):
         ("token_ids", POINTER(c_int32)),
         ("token_count", c_size_t),
         ("finish_reason", c_int32),
+        ("prompt_tokens", c_int64),
+        ("visual_tokens_kept", c_int64),
+        ("reused_tokens", c_int64),
+        ("kv_tokens", c_int64),
+    )
+
+
+class ScoreOptions(ctypes.Structure):
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("prompt", c_char_p),
+        ("images", POINTER(c_int32)),
+        ("image_count", c_size_t),
+        ("choices", POINTER(c_char_p)),
+        ("choice_count", c_size_t),
+        ("allow_special", c_int32),
+        ("with_eos", c_int32),
+        ("deadline_ms", c_double),
+    )
+
+
+class Scores(ctypes.Structure):
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("log_probabilities", POINTER(c_double)),
+        ("token_counts", POINTER(c_int64)),
+        ("choice_count", c_size_t),
         ("prompt_tokens", c_int64),
         ("visual_tokens_kept", c_int64),
         ("reused_tokens", c_int64),
@@ -141,6 +178,8 @@ STRUCTS: dict[str, type[ctypes.Structure]] = {
     "ep_kept_tokens": KeptTokens,
     "ep_generate_options": GenerateOptions,
     "ep_answer": Answer,
+    "ep_score_options": ScoreOptions,
+    "ep_scores": Scores,
     "ep_stats": Stats,
 }
 
@@ -151,6 +190,7 @@ _FLOATS_OUT = POINTER(POINTER(c_float))
 #: functions that return ep_status -> their argument types.
 STATUS_CALLS: dict[str, tuple[type, ...]] = {
     "ep_model_open": (c_char_p, POINTER(ModelOptions), POINTER(c_void_p)),
+    "ep_bundle_describe": (c_char_p, POINTER(ModelOptions), c_char_p, _SIZE_OUT),
     "ep_model_warmup": (c_void_p,),
     "ep_tokenize": (c_void_p, c_char_p, c_int32, POINTER(c_int32), _SIZE_OUT),
     "ep_detokenize": (c_void_p, POINTER(c_int32), c_size_t, c_int32, c_char_p, _SIZE_OUT),
@@ -165,6 +205,7 @@ STATUS_CALLS: dict[str, tuple[type, ...]] = {
     "ep_session_image_embeds": (c_void_p, c_int32, _FLOATS_OUT, _INT64_OUT, _INT64_OUT),
     "ep_session_set_image_embeds": (c_void_p, c_int32, POINTER(c_float), c_int64, c_int64),
     "ep_session_generate": (c_void_p, POINTER(GenerateOptions), POINTER(Answer)),
+    "ep_session_score": (c_void_p, POINTER(ScoreOptions), POINTER(Scores)),
     "ep_session_logits": (c_void_p, _FLOATS_OUT, _INT64_OUT),
     "ep_session_prefill_logits": (c_void_p, _FLOATS_OUT, _INT64_OUT),
     "ep_session_stats": (c_void_p, POINTER(Stats)),

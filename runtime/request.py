@@ -13,6 +13,8 @@ from edgeprune.runtime import _abi
 from edgeprune.runtime.answers import initialised
 
 _MOST_INT32 = 2**31 - 1
+_MOST_INT64 = 2**63 - 1
+_MOST_UINT64 = 2**64 - 1
 
 
 def utf8(text: str, name: str) -> bytes:
@@ -44,6 +46,11 @@ class Request:
     ignore_eos: bool = False
     allow_special: bool = False
     deadline_ms: float | None = None
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+    repetition_penalty: float | None = None
+    seed: int = 0
 
     def __post_init__(self) -> None:
         utf8(self.question, "the question")
@@ -53,22 +60,44 @@ class Request:
             raise UserError(f"deadline_ms is {self.deadline_ms}, but must be above 0.")
         if isinstance(self.stop, str) or not all(self.stop):
             raise UserError("stop must be a list of strings, none of them empty.")
+        self._check_decoding()
+
+    def _check_decoding(self) -> None:
+        # In C a 0 asks for the default, and an integer out of range would wrap; the library checks all the rest.
+        if self.top_k is not None and not 1 <= self.top_k <= _MOST_INT64:
+            raise UserError(f"top_k is {self.top_k}, but must be at least 1.")
+        for name in ("top_p", "repetition_penalty"):
+            if getattr(self, name) == 0:
+                raise UserError(f"{name} is 0, but must be above 0.")
+        if not 0 <= self.seed <= _MOST_UINT64:
+            raise UserError(f"seed is {self.seed}, but must be a whole number from 0 to 2^64 - 1.")
+
+    def prompt_fields(self) -> dict[str, Any]:
+        """The fields that every struct with a prompt has."""
+        images = None if self.images is None else (ctypes.c_int32 * len(self.images))(*self.images)
+        return {
+            "prompt": utf8(self.question, "the question"),
+            "images": images,
+            "image_count": 0 if images is None else len(images),
+            "allow_special": self.allow_special,
+            "deadline_ms": self.deadline_ms or 0.0,
+        }
 
     def options(self, on_text: Any) -> _abi.GenerateOptions:
         """The C struct; ctypes keeps alive what its pointers point to."""
-        images = None if self.images is None else (ctypes.c_int32 * len(self.images))(*self.images)
         stops = [utf8(text, "a stop string") for text in self.stop]
         options: _abi.GenerateOptions = initialised(
             _abi.GenerateOptions,
-            prompt=utf8(self.question, "the question"),
-            images=images,
-            image_count=0 if images is None else len(images),
+            **self.prompt_fields(),
             max_new_tokens=self.max_new_tokens or 0,
             ignore_eos=self.ignore_eos,
-            allow_special=self.allow_special,
             stop=(ctypes.c_char_p * len(stops))(*stops),
             stop_count=len(stops),
-            deadline_ms=self.deadline_ms or 0.0,
             on_text=on_text,
+            temperature=self.temperature,
+            top_k=self.top_k or 0,
+            top_p=self.top_p or 0.0,
+            repetition_penalty=self.repetition_penalty or 0.0,
+            seed=self.seed,
         )
         return options

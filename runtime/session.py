@@ -27,19 +27,24 @@ from edgeprune.errors import UserError
 from edgeprune.runtime import _abi
 from edgeprune.runtime.answers import Answer, KeptTokens, copy_answer, copy_kept, copy_stats, floats, initialised
 from edgeprune.runtime.frames import ArrayLike, Frame, Picture, to_frame
-from edgeprune.runtime.library import ONNXRUNTIME_VARIABLE, Handle, Library, wheel_onnxruntime
+from edgeprune.runtime.library import Handle, Library
 from edgeprune.runtime.library import load as load_library
+from edgeprune.runtime.opening import Resources, describe_bundle
 from edgeprune.runtime.request import Request, path_bytes, utf8
+from edgeprune.runtime.scoring import ChoiceScore, Scores, Scoring
 from edgeprune.runtime.worker import Stream, interruptible
 from edgeprune.timings import StageTimings
 
-__all__ = ["Answer", "Frame", "KeptTokens", "Model", "Picture", "Session", "StageTimings", "Stream", "load"]
+__all__ = [
+    "Answer", "ChoiceScore", "Frame", "KeptTokens", "Model", "Picture", "Resources", "Scores", "Session",
+    "StageTimings", "Stream", "describe_bundle", "load",
+]  # fmt: skip
 
 Pictures: TypeAlias = "Picture | list[Picture] | tuple[Picture, ...] | None"
 Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
 
 
-class Session:
+class Session(Scoring):
     """One conversation: its pictures and its KV cache. Made by `Model.new_session`; one thread at a time."""
 
     def __init__(self, native: Library, model: Handle) -> None:
@@ -91,8 +96,9 @@ class Session:
         allow_special: bool = False,
         deadline_ms: float | None = None,
         on_text: Callable[[str], object] | None = None,
+        **decoding: Any,
     ) -> Answer:
-        """Answers a question by greedy decoding.
+        """Answers a question, by greedy decoding unless a temperature is given.
 
         Args:
             question: the user's text; the bundle's template is put around it.
@@ -103,6 +109,8 @@ class Session:
             allow_special: special tokens written in the question count as such.
             deadline_ms: from the call on; the answer then holds what had been made.
             on_text: called with every piece of text as it becomes final, on the calling thread.
+            decoding: temperature (0: greedy), top_k, top_p, repetition_penalty and seed (the same seed, the same text),
+                as in transformers; visual tokens do not count for the penalty.
 
         Returns:
             The answer. After `abort` or the deadline its finish_reason says so, and it holds what had been made.
@@ -110,7 +118,7 @@ class Session:
         Raises:
             NativeError: the prompt does not fit the context, an unknown image, another thread uses the session.
         """
-        request = Request(question, images, max_new_tokens, stop, ignore_eos, allow_special, deadline_ms)
+        request = Request(question, images, max_new_tokens, stop, ignore_eos, allow_special, deadline_ms, **decoding)
         if on_text is None:
             return interruptible(lambda: self._answer(request, _abi.TextFunction()), self.abort)
         with self._start(request) as pieces:
@@ -242,6 +250,7 @@ class Model:
         threads: int = 0,
         onnxruntime_library: str | os.PathLike[str] | None = None,
         verify: Literal["full", "sizes"] = "full",
+        **resources: Any,
     ) -> Model:
         """Opens and verifies a bundle directory, and loads its graphs.
 
@@ -252,6 +261,7 @@ class Model:
             onnxruntime_library: path of libonnxruntime; None: EDGEPRUNE_ORT_LIB when it is set, else the one inside an
                 installed onnxruntime package, else the loader's.
             verify: "full" compares size and SHA-256 of every file; "sizes" skips the hashes.
+            resources: cores, spinning, memory_limit_bytes, context_tokens; see `Resources`.
 
         Raises:
             BundleError: a file is missing, changed or unsafe, or the schema version is another.
@@ -259,22 +269,15 @@ class Model:
             NativeError: the library refuses the bundle.
         """
         native = load_library()
+        options = Resources(threads, **resources).options(variant, onnxruntime_library)
         checked = Bundle.open(os.fspath(bundle), verify=verify)
-        runtime = onnxruntime_library or (None if os.environ.get(ONNXRUNTIME_VARIABLE) else wheel_onnxruntime())
-        options = initialised(
-            _abi.ModelOptions,
-            onnxruntime_library=None if runtime is None else path_bytes(runtime),
-            variant=None if variant is None else utf8(variant, "variant"),
-            threads=threads,
-            verify=_abi.VERIFY_SIZES,  # the hashes were compared above, faster
-        )
         out = ctypes.c_void_p()
         native.call("ep_model_open", path_bytes(bundle), ctypes.byref(options), ctypes.byref(out))
         return cls(native, Handle(native, out.value or 0, "ep_model_free"), checked)
 
     def describe(self) -> dict[str, Any]:
         """{"name", "family", "provider", "variant", "onnxruntime", "context_length", "visual_tokens", "grid", "keep",
-        "methods", "default_method", "weights_bytes", "kv_bytes_per_token"}."""
+        "methods", "default_method", "weights_bytes", "kv_bytes_per_token", "memory"}."""
         facts: dict[str, Any] = json.loads(self._native.calls.ep_model_describe(self._handle.address))
         return facts
 

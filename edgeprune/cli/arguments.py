@@ -74,6 +74,29 @@ def positive(text: str) -> int:
     return int(number)
 
 
+def number(least: float, most: float, *, open_below: bool = True) -> Callable[[str], float]:
+    """A finite number above `least` (from it on, unless open_below) and at most `most`."""
+
+    def read(text: str) -> float:
+        try:
+            found = float(text)
+        except ValueError:
+            found = math.nan
+        if math.isfinite(found) and (least < found <= most or (found == least and not open_below)):
+            return found
+        upper = "" if math.isinf(most) else f" and at most {most:g}"
+        raise UserError(f"give a number {'above' if open_below else 'of at least'} {least:g}{upper}, not {text!r}.")
+
+    return read
+
+
+def seed(text: str) -> int:
+    """A whole number from 0 to 2^64 - 1."""
+    if text.isascii() and text.isdigit() and len(text) <= 20 and int(text) < 2**64:
+        return int(text)
+    raise UserError(f"give a whole number from 0 to 2^64 - 1, not {text!r}.")
+
+
 def question(text: str) -> str:
     """A prompt: must be valid UTF-8, because the tokenizer reads bytes."""
     try:
@@ -89,6 +112,14 @@ def names(text: str) -> list[str]:
     if not all(found):
         raise UserError(f"write names separated by commas, not {text!r}.")
     return found
+
+
+def choices(text: str) -> list[str]:
+    """TEXT,TEXT,...; spaces count, for the model sees them."""
+    found = text.split(",")
+    if not all(found):
+        raise UserError(f"write choices separated by commas, none of them empty, not {text!r}.")
+    return [question(choice) for choice in found]
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

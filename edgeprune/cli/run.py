@@ -6,15 +6,17 @@ Needs the native library and an onnxruntime library, but neither torch nor trans
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeprune.cli.arguments import add_json, add_no_verify, keep, positive, question, value
+from edgeprune.cli.arguments import add_json, add_no_verify, choices, keep, number, positive, question, seed, value
 from edgeprune.cli.output import write_json
+from edgeprune.errors import UserError
 
 if TYPE_CHECKING:
-    from edgeprune.runtime.session import Answer, KeptTokens, Model
+    from edgeprune.runtime.session import Answer, KeptTokens, Model, Scores, Session
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,13 +28,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--prune", metavar="NAME", help="pruning method, one of the bundle's (its default)")
     add("--variant", metavar="V", help="a built variant (the bundle's own graphs)")
     add("--max-new-tokens", type=value(positive), metavar="N", help="most tokens to generate (128)")
+    add("--choices", type=value(choices), metavar="A,B,...", help="score these answers instead of generating one")
+    add_decoding(parser)
     add_no_verify(parser)
     add_json(parser)
+
+
+def add_decoding(parser: argparse.ArgumentParser) -> None:
+    """How the next token is chosen; the names are those of `Session.generate`."""
+    add = parser.add_argument
+    add("--temperature", type=value(number(0, math.inf, open_below=False)), default=0.0, metavar="T",
+        help="sample at this temperature (0: greedy, the default)")  # fmt: skip
+    add("--top-k", type=value(positive), metavar="K", help="sample among the K likeliest tokens")
+    add("--top-p", type=value(number(0, 1)), metavar="P", help="sample among the fewest tokens with this share")
+    add("--seed", type=value(seed), default=0, metavar="S", help="the same seed gives the same text (0)")
+    add("--repetition-penalty", type=value(number(0, math.inf)), metavar="R",
+        help="above 1: against tokens of the question and of the answer so far")  # fmt: skip
+
+
+def decoding_of(args: argparse.Namespace) -> dict[str, Any]:
+    names = ("temperature", "top_k", "top_p", "seed", "repetition_penalty")
+    return {name: getattr(args, name) for name in names}
 
 
 def run(args: argparse.Namespace) -> int:
     from edgeprune.runtime.session import Model
 
+    check_choices(args)
     with Model.open(args.bundle, variant=args.variant, verify="sizes" if args.no_verify else "full") as model:
         report = ask(model, args, stream=args.json != "-")
     if args.json is not None:
@@ -47,15 +69,42 @@ def ask(model: Model, args: argparse.Namespace, *, stream: bool) -> dict[str, An
     with model.new_session() as session:
         for file in args.image:
             session.add_image(file, keep=args.keep, method=args.prune)
+        if args.choices:
+            return choose(model, session, args, show=stream)
         on_text = _write if stream else None
-        answer = session.generate(args.prompt, max_new_tokens=args.max_new_tokens, on_text=on_text)
+        answer = session.generate(args.prompt, max_new_tokens=args.max_new_tokens, on_text=on_text, **decoding_of(args))
         if stream:
             print()
-    return report_of(model.describe(), answer, args.image)
+    report = report_of(model.describe(), answer, args.image)
+    return {"text": answer.text, "finish_reason": answer.finish_reason, **report}
 
 
-def report_of(facts: dict[str, Any], answer: Answer, files: list[str]) -> dict[str, Any]:
-    """The object of `run --json`; counts come from the shapes of executed tensors.
+def check_choices(args: argparse.Namespace) -> None:
+    """UserError: an option of generating beside --choices, which generates nothing."""
+    if not args.choices:
+        return
+    for name, given in {**decoding_of(args), "max_new_tokens": args.max_new_tokens}.items():
+        if given:
+            raise UserError(f"--choices scores given answers and generates none: leave --{name.replace('_', '-')} out.")
+
+
+def choose(model: Model, session: Session, args: argparse.Namespace, *, show: bool) -> dict[str, Any]:
+    """Scores the given answers; `text` is the one with the largest sum of log-probabilities."""
+    scores = session.score(args.prompt, args.choices)
+    rows = [
+        {"text": choice.text, "log_probability": choice.log_probability, "tokens": choice.tokens, "share": share}
+        for choice, share in zip(scores.choices, scores.shares(), strict=True)
+    ]
+    if show:
+        for choice, share in zip(scores.choices, scores.shares(), strict=True):
+            line = f"log-probability {choice.log_probability:.3f}, {choice.tokens} tokens, share {share:.3f}"
+            print(f"{choice.text}: {line}")
+    report = report_of(model.describe(), scores, args.image)
+    return {"text": scores.best.text, "finish_reason": "choices", **report, "choices": rows}
+
+
+def report_of(facts: dict[str, Any], answer: Answer | Scores, files: list[str]) -> dict[str, Any]:
+    """The object of `run --json` without text and finish_reason; counts come from the shapes of executed tensors.
 
     With several pictures the counts are sums, `keep_idx` holds one picture's after the other's, and `applied` means
     that every picture lost tokens.
@@ -63,8 +112,6 @@ def report_of(facts: dict[str, Any], answer: Answer, files: list[str]) -> dict[s
     images = [image_report(file, tokens) for file, tokens in zip(files, answer.images, strict=True)]
     reasons = [entry["reason"] for entry in images if entry["reason"]] or ([] if images else ["no picture was given"])
     return {
-        "text": answer.text,
-        "finish_reason": answer.finish_reason,
         "method": images[0]["method"] if images else None,
         "keep": images[0]["keep"] if images else None,
         "kept_tokens": sum(entry["kept_tokens"] for entry in images),

@@ -84,9 +84,10 @@ typedef enum ep_status {
     EP_ERROR_CONTEXT_FULL = 8,     /* prompt + visual tokens + new tokens exceed the context length */
     EP_ERROR_ABORTED = 9,          /* ep_session_abort was called; the session stays usable */
     EP_ERROR_DEADLINE = 10,        /* deadline_ms passed; the session stays usable, the answer holds what was made */
-    EP_ERROR_OUT_OF_MEMORY = 11,
-    EP_ERROR_BUSY = 12,    /* the session is in use by another thread */
-    EP_ERROR_INTERNAL = 13 /* a bug; please report the text */
+    EP_ERROR_OUT_OF_MEMORY = 11,   /* an allocation failed, or memory_limit_bytes is below the need. A session survives
+                                     it; while a bundle is opened, a failure inside the JSON reader can end the process */
+    EP_ERROR_BUSY = 12,            /* the session is in use by another thread */
+    EP_ERROR_INTERNAL = 13         /* a bug; please report the text */
 } ep_status;
 
 typedef enum ep_pixel_format {
@@ -152,6 +153,13 @@ typedef struct ep_model_options {
     const char *variant;             /* slug of a built variant; NULL: the canonical fp32 graphs */
     int32_t threads;                 /* threads inside one graph run; 0: onnxruntime's own choice */
     int32_t verify;                  /* an ep_verify value */
+    int64_t memory_limit_bytes;      /* 0: none; else ep_model_open refuses a bundle whose "memory" "total_bytes" (see
+                                        ep_bundle_describe) is larger, before it loads anything. No cap while running */
+    int64_t context_tokens;          /* 0: the manifest's context length; else a smaller one, to need less memory */
+    const char *cores;               /* NULL, or "2,3": one thread per core named (threads 0, or as many). The first is
+                                        the thread that calls, which the caller pins; the others are pinned */
+    int32_t no_spinning;             /* non-zero: idle threads sleep at once, for machines with other work to do */
+    int32_t reserved;                /* 0 */
 } ep_model_options;
 EP_API void ep_model_options_init(ep_model_options *options);
 EP_API void ep_model_options_init_sized(ep_model_options *options, size_t size);
@@ -159,12 +167,22 @@ EP_API void ep_model_options_init_sized(ep_model_options *options, size_t size);
 
 /* Opens a bundle directory. `options` may be NULL. On failure *out is NULL. */
 EP_API ep_status ep_model_open(const char *bundle_dir, const ep_model_options *options, ep_model **out);
+/*
+ * What a bundle is and needs, before anything is loaded: reads the manifest and looks at the files' sizes. `options`
+ * may be NULL; only context_tokens counts. A JSON object with the keys of ep_model_describe that need no loading, and
+ * "memory": {"total_bytes", "weights_bytes", "kv_bytes", "activations_bytes", "context_tokens", "estimated": [...]} for
+ * one session. weights_bytes: files of the graphs that ep_model_open loads. kv_bytes: a full context, twice, because
+ * the cache grows by copying. activations_bytes: the largest tensors of one run, AN ESTIMATE from the usual layer
+ * shapes. Not contained: onnxruntime itself, and copies that it makes of weights while it repacks them. Call with json
+ * == NULL to get the size in bytes, without a closing zero, in *size.
+ */
+EP_API ep_status ep_bundle_describe(const char *bundle_dir, const ep_model_options *options, char *json, size_t *size);
 /* Frees the model; its sessions must be freed first. NULL is allowed. */
 EP_API void ep_model_free(ep_model *model);
 /*
  * A JSON object: {"name", "family", "provider", "variant", "onnxruntime": {"version", "library"}, "context_length",
  * "visual_tokens", "grid": [rows, cols], "keep": {"default","min","max"}, "methods": [...], "default_method",
- * "weights_bytes", "kv_bytes_per_token"}. Borrowed until ep_model_free.
+ * "weights_bytes" (of every graph of the bundle), "kv_bytes_per_token", "memory"}. Borrowed until ep_model_free.
  */
 EP_API const char *ep_model_describe(const ep_model *model);
 /* Runs every graph once on zeros so that the first question does not pay for lazy initialisation. */
@@ -283,6 +301,13 @@ typedef struct ep_generate_options {
     double deadline_ms; /* from the call on; 0: none. Stops between tokens and inside a graph run */
     ep_text_fn on_text; /* may be NULL */
     void *user_data;
+    double temperature; /* 0 (default): greedy; above 0: sampling from softmax(logits / temperature) */
+    int64_t top_k;      /* 0 (default): every token; else the k likeliest and their equals */
+    double top_p;       /* 0 (default) or 1: every token; else the fewest likeliest with this share of the mass */
+    double
+        repetition_penalty; /* 0 (default) or 1: none. Logits of ids in the prompt's text or in the answer are divided
+                               by it when positive and multiplied when negative; visual tokens do not count */
+    uint64_t seed;          /* the n-th token drawn depends on seed, n and its logits alone; greedy ignores it */
 } ep_generate_options;
 EP_API void ep_generate_options_init(ep_generate_options *options);
 EP_API void ep_generate_options_init_sized(ep_generate_options *options, size_t size);
@@ -304,17 +329,54 @@ EP_API void ep_answer_init(ep_answer *answer);
 EP_API void ep_answer_init_sized(ep_answer *answer, size_t size);
 #define ep_answer_init(answer) ep_answer_init_sized((answer), sizeof(ep_answer))
 
-/* Greedy decoding. A question shares the KV cache of its longest common prefix with the question before it, so a second
- * question about the same picture costs no vision and no shared prefill. With EP_ERROR_ABORTED and EP_ERROR_DEADLINE
- * the answer holds what had been made. `answer` may be NULL. */
+/* Greedy decoding unless a temperature is set; top_k and top_p without one are refused. The order is repetition
+ * penalty, temperature, top_k, top_p, as in transformers. A question shares the KV cache of its longest common prefix
+ * with the question before it, so a second question about the same picture costs no vision and no shared prefill. With
+ * EP_ERROR_ABORTED and EP_ERROR_DEADLINE the answer holds what had been made. `answer` may be NULL. */
 EP_API ep_status ep_session_generate(ep_session *session, const ep_generate_options *options, ep_answer *answer);
-/* Stops a running ep_session_generate or ep_session_add_image from another thread; without one it does nothing.
- * It takes a lock, so do not call it from a signal handler. */
+
+typedef struct ep_score_options {
+    size_t struct_size;
+    const char *prompt; /* prompt, images, image_count, allow_special, deadline_ms: as in ep_generate_options */
+    const int32_t *images;
+    size_t image_count;
+    const char *const *choices; /* given answers; each becomes tokens by itself, exactly as by ep_tokenize */
+    size_t choice_count;        /* at least 1 */
+    int32_t allow_special;
+    int32_t with_eos; /* non-zero: the bundle's first end-of-sequence token ends every choice and counts as one token */
+    double deadline_ms;
+} ep_score_options;
+EP_API void ep_score_options_init(ep_score_options *options);
+EP_API void ep_score_options_init_sized(ep_score_options *options, size_t size);
+#define ep_score_options_init(options) ep_score_options_init_sized((options), sizeof(ep_score_options))
+
+typedef struct ep_scores {
+    size_t struct_size;
+    const double *log_probabilities; /* choice_count sums of ln p over the tokens of a choice; borrowed until the next
+                                        score, reset or free */
+    const int64_t *token_counts;     /* choice_count; divide by it to compare choices of unequal length */
+    size_t choice_count;
+    int64_t prompt_tokens; /* these four: as in ep_answer */
+    int64_t visual_tokens_kept;
+    int64_t reused_tokens;
+    int64_t kv_tokens;
+} ep_scores;
+EP_API void ep_scores_init(ep_scores *scores);
+EP_API void ep_scores_init_sized(ep_scores *scores, size_t size);
+#define ep_scores_init(scores) ep_scores_init_sized((scores), sizeof(ep_scores))
+
+/* How likely the model finds given answers: the log-probability of each choice as the answer to the prompt, at
+ * temperature 1 without any penalty. The prompt runs once, a choice of n tokens runs n - 1 decoder steps behind it, and
+ * the KV cache holds the prompt afterwards. A token merged across the border of prompt and choice does not occur, so
+ * begin a choice with a space where the model would. The text of the last answer stays. */
+EP_API ep_status ep_session_score(ep_session *session, const ep_score_options *options, ep_scores *scores);
+/* Stops a running ep_session_generate, ep_session_score or ep_session_add_image from another thread; without one it
+ * does nothing. It takes a lock, so do not call it from a signal handler. */
 EP_API void ep_session_abort(ep_session *session);
 
-/* Logits of the last executed position: V floats, borrowed until the next generate. */
+/* Logits of the last executed position: V floats, borrowed until the next generate or score. */
 EP_API ep_status ep_session_logits(const ep_session *session, const float **logits, int64_t *count);
-/* Logits at the end of the last prefill: V floats, borrowed until the next generate. */
+/* Logits at the end of the last prefill: V floats, borrowed until the next generate or score. */
 EP_API ep_status ep_session_prefill_logits(const ep_session *session, const float **logits, int64_t *count);
 
 typedef struct ep_stats {
@@ -335,7 +397,8 @@ typedef struct ep_stats {
 EP_API void ep_stats_init(ep_stats *stats);
 EP_API void ep_stats_init_sized(ep_stats *stats, size_t size);
 #define ep_stats_init(stats) ep_stats_init_sized((stats), sizeof(ep_stats))
-/* Of the last ep_session_generate, with the images added since the generate before it. */
+/* Of the last ep_session_generate or ep_session_score, with the images added since the one before it. After a score
+ * ttft_ms ends with the prefill, decode_* are the steps of all choices, and new_tokens is 0. */
 EP_API ep_status ep_session_stats(const ep_session *session, ep_stats *stats);
 
 #ifdef __cplusplus

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "api_internal.h"
+#include "cores.h"
 #include "keep_count.h"
 #include "log.h"
 #include "stages.h"
@@ -39,15 +40,39 @@ void copy_out(const Element* data, size_t count, Element* out, size_t* capacity)
     std::copy_n(data, count, out);
 }
 
+Threading threading_of(const ep_model_options& options) {
+    check_non_negative(options.threads, "threads");
+    Threading threading;
+    threading.threads = options.threads;
+    threading.spin = options.no_spinning == 0;
+    threading.cores = parse_cores(text_or_empty(options.cores));
+    const auto count = static_cast<int32_t>(threading.cores.size());
+    if (count == 0) return threading;
+    if (threading.threads != 0 && threading.threads != count) {
+        throw Error(EP_ERROR_INVALID_ARGUMENT, "threads is " + std::to_string(threading.threads) +
+                                                   ", but cores names " + std::to_string(count) +
+                                                   ": leave threads at 0 or name one core for each");
+    }
+    threading.threads = count;
+    return threading;
+}
+
 ModelSettings model_settings(const ep_model_options* given) {
     const ep_model_options options = read_struct(given, "ep_model_options");
-    check_non_negative(options.threads, "threads");
+    check_non_negative(options.memory_limit_bytes, "memory_limit_bytes");
+    check_non_negative(options.context_tokens, "context_tokens");
     if (options.verify != EP_VERIFY_HASHES && options.verify != EP_VERIFY_SIZES) {
         throw Error(EP_ERROR_INVALID_ARGUMENT,
                     "verify is " + std::to_string(options.verify) + ", which is no ep_verify value");
     }
-    return {text_or_empty(options.onnxruntime_library), text_or_empty(options.variant), options.threads,
-            options.verify == EP_VERIFY_HASHES};
+    ModelSettings settings;
+    settings.onnxruntime_library = text_or_empty(options.onnxruntime_library);
+    settings.variant = text_or_empty(options.variant);
+    settings.threading = threading_of(options);
+    settings.hashes = options.verify == EP_VERIFY_HASHES;
+    settings.memory_limit_bytes = options.memory_limit_bytes;
+    settings.context_tokens = options.context_tokens;
+    return settings;
 }
 
 }  // namespace
@@ -97,6 +122,15 @@ ep_status ep_model_open(const char* bundle_dir, const ep_model_options* options,
         require(bundle_dir, "bundle_dir");
         auto model = std::make_shared<const Model>(bundle_dir, model_settings(options));
         *out = std::make_unique<ep_model>(ep_model{std::move(model)}).release();
+    });
+}
+
+ep_status ep_bundle_describe(const char* bundle_dir, const ep_model_options* options, char* json, size_t* size) {
+    return guarded([&] {
+        require(bundle_dir, "bundle_dir");
+        require(size, "size");
+        const std::string found = describe_bundle(bundle_dir, model_settings(options));
+        copy_out(found.data(), found.size(), json, size);
     });
 }
 

@@ -52,7 +52,7 @@ inline std::string text_or_empty(const char* text) {
     return text == nullptr ? "" : text;
 }
 
-inline void check_non_negative(int32_t value, const char* name) {
+inline void check_non_negative(int64_t value, const char* name) {
     if (value < 0) {
         throw Error(EP_ERROR_INVALID_ARGUMENT,
                     std::string(name) + " is " + std::to_string(value) + ", but must be at least 0");

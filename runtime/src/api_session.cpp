@@ -16,25 +16,71 @@ std::vector<std::string> stop_strings(const ep_generate_options& options) {
     return stops;
 }
 
-GenerateRequest generate_request(const ep_generate_options* given) {
-    require(given, "options");
-    const ep_generate_options options = read_struct(given, "ep_generate_options");
+// The fields that ep_generate_options and ep_score_options share.
+template <class Options>
+void fill_prompt(const Options& options, PromptRequest& request) {
     require(options.prompt, "prompt");
-    check_non_negative(options.max_new_tokens, "max_new_tokens");
     if (!(options.deadline_ms >= 0)) {
         throw Error(EP_ERROR_INVALID_ARGUMENT, "deadline_ms must be at least 0");
     }
-    GenerateRequest request;
     request.prompt = options.prompt;
     if (options.images != nullptr) request.images.emplace(options.images, options.images + options.image_count);
+    request.allow_special = options.allow_special != 0;
+    request.deadline_ms = options.deadline_ms;
+}
+
+// In the struct 0 stands for the default of every field, here the values themselves.
+Decoding decoding_of(const ep_generate_options& options) {
+    Decoding decoding;
+    decoding.temperature = options.temperature;
+    decoding.top_k = options.top_k;
+    if (options.top_p != 0) decoding.top_p = options.top_p;
+    if (options.repetition_penalty != 0) decoding.repetition_penalty = options.repetition_penalty;
+    decoding.seed = options.seed;
+    check_decoding(decoding);
+    return decoding;
+}
+
+GenerateRequest generate_request(const ep_generate_options* given) {
+    require(given, "options");
+    const ep_generate_options options = read_struct(given, "ep_generate_options");
+    check_non_negative(options.max_new_tokens, "max_new_tokens");
+    GenerateRequest request;
+    fill_prompt(options, request);
     request.max_new_tokens = options.max_new_tokens;
     request.ignore_eos = options.ignore_eos != 0;
-    request.allow_special = options.allow_special != 0;
     request.stop = stop_strings(options);
-    request.deadline_ms = options.deadline_ms;
     request.on_text = options.on_text;
     request.user_data = options.user_data;
+    request.decoding = decoding_of(options);
     return request;
+}
+
+ScoreRequest score_request(const ep_score_options* given) {
+    require(given, "options");
+    const ep_score_options options = read_struct(given, "ep_score_options");
+    ScoreRequest request;
+    fill_prompt(options, request);
+    require(options.choices, "choices");
+    if (options.choice_count == 0) throw Error(EP_ERROR_INVALID_ARGUMENT, "give at least one choice");
+    for (size_t i = 0; i < options.choice_count; ++i) {
+        require(options.choices[i], "a choice");
+        request.choices.emplace_back(options.choices[i]);
+    }
+    request.with_eos = options.with_eos != 0;
+    return request;
+}
+
+void fill_scores(const Scores& scores, ep_scores& out) {
+    ep_scores value{};
+    value.log_probabilities = scores.log_probabilities.data();
+    value.token_counts = scores.token_counts.data();
+    value.choice_count = scores.token_counts.size();
+    value.prompt_tokens = scores.counts.prompt_tokens;
+    value.visual_tokens_kept = scores.counts.visual_tokens_kept;
+    value.reused_tokens = scores.counts.reused_tokens;
+    value.kv_tokens = scores.kv_tokens;
+    write_struct(out, value, "ep_scores");
 }
 
 void fill_answer(const Answer& answer, ep_answer& out) {
@@ -44,9 +90,9 @@ void fill_answer(const Answer& answer, ep_answer& out) {
     value.token_ids = answer.ids.data();
     value.token_count = answer.ids.size();
     value.finish_reason = answer.finish;
-    value.prompt_tokens = answer.prompt_tokens;
-    value.visual_tokens_kept = answer.visual_tokens_kept;
-    value.reused_tokens = answer.reused_tokens;
+    value.prompt_tokens = answer.counts.prompt_tokens;
+    value.visual_tokens_kept = answer.counts.visual_tokens_kept;
+    value.reused_tokens = answer.counts.reused_tokens;
     value.kv_tokens = answer.kv_tokens;
     write_struct(out, value, "ep_answer");
 }
@@ -89,7 +135,8 @@ void borrow_logits(const std::vector<float>& values, const float** logits, int64
     require(logits, "logits");
     require(count, "count");
     if (values.empty())
-        throw Error(EP_ERROR_INVALID_ARGUMENT, "there are no logits yet: call ep_session_generate first");
+        throw Error(EP_ERROR_INVALID_ARGUMENT,
+                    "there are no logits yet: call ep_session_generate or ep_session_score first");
     *logits = values.data();
     *count = static_cast<int64_t>(values.size());
 }
@@ -208,6 +255,18 @@ ep_status ep_session_generate(ep_session* session, const ep_generate_options* op
             throw;
         }
         if (answer != nullptr) fill_answer(session->session.answer(), *answer);
+    });
+}
+
+ep_status ep_session_score(ep_session* session, const ep_score_options* options, ep_scores* scores) {
+    return guarded([&] {
+        require(session, "session");
+        require(scores, "scores");
+        const ScoreRequest request = score_request(options);
+        checked_size(*scores, "ep_scores");
+        const Session::Use use(session->session);
+        session->session.score(request);
+        fill_scores(session->session.scores(), *scores);
     });
 }
 

@@ -60,6 +60,13 @@ public:
                                        const std::vector<std::string>& output_names, Abort& abort) const = 0;
 };
 
+// How a graph runs its threads.
+struct Threading {
+    int32_t threads = 0;     // inside one run, the calling thread included; 0: the engine's own choice
+    std::vector<int> cores;  // the n-th thread's core; the first is the caller's and stays the caller's business
+    bool spin = true;        // idle threads wait busily for a short time
+};
+
 // An inference engine with one execution provider. Thread-safe.
 class Backend {
 public:
@@ -68,8 +75,7 @@ public:
     virtual std::string version() const = 0;
     // Path of the engine's shared library.
     virtual std::string library() const = 0;
-    // threads: inside one run; 0: the engine's own choice.
-    virtual std::unique_ptr<Graph> open_graph(const std::string& path, int32_t threads) const = 0;
+    virtual std::unique_ptr<Graph> open_graph(const std::string& path, const Threading& threading) const = 0;
     // Not initialised. Dimensions may be 0.
     virtual TensorPtr new_tensor(DType dtype, const Shape& shape) const = 0;
 };

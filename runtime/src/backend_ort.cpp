@@ -9,15 +9,18 @@
 namespace edgeprune {
 namespace {
 
-void check(const ort::Api& api, ort::Status* status) {
-    if (status == nullptr) return;
-    const std::string text = api.error_message(status);
-    api.release_status(status);
-    throw Error(EP_ERROR_BACKEND, "onnxruntime: " + text);
-}
-
 template <class Object>
 using Owned = std::unique_ptr<Object, void (*)(Object*)>;
+
+void check(const ort::Api& api, ort::Status* status) {
+    if (status == nullptr) return;
+    const Owned<ort::Status> owned(status, api.release_status);
+    const std::string text = api.error_message(status);
+    // onnxruntime has no status code of its own for this, only its words.
+    const bool memory = text.find("Failed to allocate memory") != std::string::npos ||
+                        text.find("bad_alloc") != std::string::npos || text.find("bad allocation") != std::string::npos;
+    throw Error(memory ? EP_ERROR_OUT_OF_MEMORY : EP_ERROR_BACKEND, "onnxruntime: " + text);
+}
 
 int32_t element_type_of(DType dtype) {
     switch (dtype) {
@@ -203,13 +206,13 @@ public:
     std::string version() const override { return library_.version; }
     std::string library() const override { return library_.path; }
 
-    std::unique_ptr<Graph> open_graph(const std::string& path, int32_t threads) const override {
+    std::unique_ptr<Graph> open_graph(const std::string& path, const Threading& threading) const override {
         ort::SessionOptions* raw = nullptr;
         check(api_, api_.create_session_options(&raw));
         const Owned<ort::SessionOptions> options(raw, api_.release_session_options);
         check(api_, api_.set_optimisation(raw, ort::kOptimiseAll));
         check(api_, api_.set_log_severity(raw, log_level()));
-        check(api_, api_.set_intra_op_threads(raw, threads));
+        set_threading(raw, threading);
         ort::Session* session = nullptr;
         check(api_, api_.create_session(library_.env, path.c_str(), raw, &session));
         return std::make_unique<OrtGraph>(api_, Owned<ort::Session>(session, api_.release_session));
@@ -222,6 +225,17 @@ public:
     }
 
 private:
+    void set_threading(ort::SessionOptions* options, const Threading& threading) const {
+        check(api_, api_.set_intra_op_threads(options, threading.threads));
+        if (!threading.spin) check(api_, api_.add_session_config(options, "session.intra_op.allow_spinning", "0"));
+        std::string affinities;  // onnxruntime counts processors from 1 and pins all threads but the caller's
+        for (size_t i = 1; i < threading.cores.size(); ++i) {
+            affinities += (i > 1 ? ";" : "") + std::to_string(threading.cores[i] + 1);
+        }
+        if (affinities.empty()) return;
+        check(api_, api_.add_session_config(options, "session.intra_op_thread_affinities", affinities.c_str()));
+    }
+
     const OrtLibrary& library_;
     const ort::Api& api_;
     ort::Allocator* allocator_ = nullptr;

@@ -1,8 +1,9 @@
 #include "bundle_files.h"
 
+#include <cstdio>
 #include <filesystem>
-#include <fstream>
-#include <sstream>
+#include <memory>
+#include <string>
 
 #include "error.h"
 #include "sha256.h"
@@ -12,11 +13,14 @@ namespace edgeprune {
 namespace fs = std::filesystem;
 
 std::string read_text_file(const std::string& path) {
-    std::ifstream stream(path, std::ios::binary);
-    std::ostringstream text;
-    if (stream) text << stream.rdbuf();
-    if (!stream || stream.bad()) throw Error(EP_ERROR_IO, "cannot read " + path);
-    return text.str();
+    // Not by streams: they swallow a failed allocation and give a part of the file.
+    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
+    std::string text;
+    char block[16384];
+    size_t count = 0;
+    while (file != nullptr && (count = std::fread(block, 1, sizeof block, file.get())) > 0) text.append(block, count);
+    if (file == nullptr || std::ferror(file.get()) != 0) throw Error(EP_ERROR_IO, "cannot read " + path);
+    return text;
 }
 
 BundleFiles::BundleFiles(const std::string& directory) {

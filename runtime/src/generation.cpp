@@ -2,9 +2,8 @@
 #include <algorithm>
 
 #include "error.h"
+#include "question.h"
 #include "sampler.h"
-#include "session.h"
-#include "stages.h"
 #include "stop.h"
 
 namespace edgeprune {
@@ -32,25 +31,26 @@ int64_t new_token_limit(int64_t prompt_tokens, int64_t asked, int64_t context_le
 
 }  // namespace
 
-class Generation {
+class Generation : Question {
 public:
     Generation(Session& session, const GenerateRequest& request)
-        : session_(session),
-          model_(session.model()),
+        : Question(session, request),
           request_(request),
           answer_(session.answer_),
           text_(model_.tokenizer()),
-          stops_(stop_strings(model_.manifest(), request)) {
+          stops_(stop_strings(model_.manifest(), request)),
+          sampler_(request.decoding) {
         answer_ = {};
-        session_.logits_.clear();
-        session_.prefill_logits_.clear();
     }
 
     void run() {
-        start_ = Clock::now();
         const Deadline deadline(session_.abort_, start_, request_.deadline_ms);
         const std::vector<Item> prompt = tokenize();
-        limit_ = new_token_limit(answer_.prompt_tokens, request_.max_new_tokens, model_.manifest().context_length);
+        limit_ = new_token_limit(counts_.prompt_tokens, request_.max_new_tokens, model_.manifest().context_length);
+        // Visual tokens have no id, so only text counts for the repetition penalty.
+        for (const Item& item : prompt) {
+            if (!item.visual()) sampler_.see(item.token);
+        }
         times_ = session_.image_timings_;
         try {
             prefill(prompt);
@@ -58,75 +58,22 @@ public:
         } catch (const Error& error) {
             stop(error.status());
             throw;
+        } catch (...) {
+            answer_ = {};
+            throw;
         }
         finish();
     }
 
 private:
-    std::vector<Item> tokenize() {
-        const std::vector<ImageSlots> images = session_.image_slots(request_);
-        const PromptText text =
-            render_prompt(model_.manifest(), request_.prompt, images.size(), request_.allow_special);
-        std::vector<Item> prompt = prompt_items(model_.manifest(), model_.tokenizer(), text, images);
-        answer_.prompt_tokens = static_cast<int64_t>(prompt.size());
-        answer_.visual_tokens_kept =
-            std::count_if(prompt.begin(), prompt.end(), [](const Item& i) { return i.visual(); });
-        tokenize_ms_ = elapsed_ms(start_);
-        return prompt;
-    }
-
-    void prefill(const std::vector<Item>& prompt) {
-        // The last position has to run again, for its logits are wanted.
-        const int64_t reused = std::min(session_.cache_.common_prefix(prompt), answer_.prompt_tokens - 1);
-        session_.cache_.truncate(reused);
-        answer_.reused_tokens = reused;
-        const std::vector<Item> rest(prompt.begin() + reused, prompt.end());
-
-        Clock::time_point start = Clock::now();
-        const std::vector<float> embeds = embed(rest);
-        times_.embed_ms = tokenize_ms_ + elapsed_ms(start);
-        session_.abort_.check();
-        start = Clock::now();
-        session_.logits_ = run_decoder(model_, rest, embeds, session_.cache_, session_.abort_);
-        times_.prefill_ms = elapsed_ms(start);
-        session_.prefill_logits_ = session_.logits_;
-    }
-
-    // (T, D) embeddings of items: rows of the embedding graph and of the images.
-    std::vector<float> embed(const std::vector<Item>& items) {
-        std::vector<int32_t> ids;
-        for (const Item& item : items) {
-            if (!item.visual()) ids.push_back(item.token);
-        }
-        const std::vector<float> texts = embed_tokens(model_, ids, session_.abort_);
-        const size_t width =
-            ids.empty() ? static_cast<size_t>(session_.image(items.front().image).width) : texts.size() / ids.size();
-        std::vector<float> embeds;
-        embeds.reserve(items.size() * width);
-        size_t next = 0;
-        for (const Item& item : items) {
-            const float* row = item.visual() ? visual_row(item, width) : texts.data() + width * next++;
-            embeds.insert(embeds.end(), row, row + width);
-        }
-        return embeds;
-    }
-
-    const float* visual_row(const Item& item, size_t width) const {
-        const SessionImage& image = session_.image(item.image);
-        if (static_cast<size_t>(image.width) == width)
-            return image.embeds.data() + width * static_cast<size_t>(item.slot);
-        throw Error(EP_ERROR_BUNDLE, "visual embeddings are " + std::to_string(image.width) +
-                                         " wide, but those of the text " + std::to_string(width));
-    }
-
     void decode() {
         for (;;) {
-            const int32_t token = greedy(session_.logits_);
+            const int32_t token = sampler_.next(session_.logits_);
             if (answer_.ids.empty()) times_.ttft_ms = times_.images_ms() + elapsed_ms(start_);
             answer_.ids.push_back(token);
             if (ends(token)) return;
             session_.abort_.check();
-            step(token);
+            step(token, session_.cache_);
         }
     }
 
@@ -149,15 +96,6 @@ private:
         return true;
     }
 
-    void step(int32_t token) {
-        const Clock::time_point start = Clock::now();
-        const std::vector<Item> items{{token, -1, -1}};
-        const std::vector<float> embeds = embed(items);
-        session_.logits_ = run_decoder(model_, items, embeds, session_.cache_, session_.abort_);
-        times_.decode_ms += elapsed_ms(start);
-        ++times_.decode_steps;
-    }
-
     void emit(const std::string& text) {
         if (text.empty() || stopped_by_caller_) return;
         answer_.text += text;
@@ -177,23 +115,17 @@ private:
     void finish() {
         emit(stops_.push(text_.finish()));
         emit(stops_.finish());
+        answer_.counts = counts_;
         answer_.kv_tokens = session_.cache_.length();
-        times_.kv_bytes = static_cast<int64_t>(session_.cache_.bytes());
         times_.new_tokens = static_cast<int64_t>(answer_.ids.size());
-        times_.total_ms = times_.decode_image_ms + times_.images_ms() + elapsed_ms(start_);
-        session_.timings_ = times_;
-        session_.image_timings_ = {};
+        keep_times();
     }
 
-    Session& session_;
-    const Model& model_;
     const GenerateRequest& request_;
     Answer& answer_;
     StreamDecoder text_;
     StopScanner stops_;
-    Clock::time_point start_;
-    Timings times_;
-    double tokenize_ms_ = 0;
+    Sampler sampler_;
     int64_t limit_ = 0;
     bool stopped_by_caller_ = false;
 };

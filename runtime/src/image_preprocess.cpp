@@ -54,21 +54,26 @@ void parse_pad(const Json& pad, PreprocessSpec& spec) {
     }
 }
 
+// Not by ==: it makes a JSON value of the word in a noexcept function, where a failed allocation ends the process.
+bool is_text(const Json& value, const char* word) {
+    return value.is_string() && value.get_ref<const std::string&>() == word;
+}
+
 Resample parse_resample(const Json& value) {
-    if (value == "bicubic") return Resample::bicubic;
-    if (value == "bilinear") return Resample::bilinear;
-    if (value == "lanczos") return Resample::lanczos;
+    if (is_text(value, "bicubic")) return Resample::bicubic;
+    if (is_text(value, "bilinear")) return Resample::bilinear;
+    if (is_text(value, "lanczos")) return Resample::lanczos;
     throw Error(EP_ERROR_UNSUPPORTED, "manifest preprocess.resize.resample is " + value.dump() +
                                           "; this library has bicubic, bilinear and lanczos");
 }
 
 void parse_resize(const Json& resize, PreprocessSpec& spec) {
     const Json& mode = member(resize, "mode");
-    if (mode != "exact" && mode != "shortest_edge") {
+    if (!is_text(mode, "exact") && !is_text(mode, "shortest_edge")) {
         throw Error(EP_ERROR_UNSUPPORTED,
                     "manifest preprocess.resize.mode is " + mode.dump() + "; this library has exact and shortest_edge");
     }
-    spec.exact = mode == "exact";
+    spec.exact = is_text(mode, "exact");
     const Json& size = member(resize, "size_px");
     if (!size.is_array() || size.size() != (spec.exact ? 2U : 1U)) {
         malformed("resize.size_px is not [height, width] for exact or [edge] for shortest_edge");
@@ -134,7 +139,7 @@ int64_t scaled_edge(int64_t edge, int64_t length, int64_t shortest) {
 
 PreprocessSpec parse_preprocess(const Json& preprocess) {
     const Json& kind = member(preprocess, "kind");
-    if (kind != "square") {
+    if (!is_text(kind, "square")) {
         throw Error(EP_ERROR_UNSUPPORTED,
                     "manifest preprocess.kind is " + kind.dump() + "; this library has square; use a newer library");
     }

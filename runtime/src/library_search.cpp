@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <utility>
 #include <vector>
 
@@ -52,7 +53,11 @@ ep_log_level level_of(int32_t severity) {
 void forward_log(void*, int32_t severity, const char* category, const char*, const char* location,
                  const char* message) {
     const auto text = [](const char* part) { return std::string(part == nullptr ? "" : part); };
-    log(level_of(severity), "onnxruntime " + text(category) + " " + text(location) + ": " + text(message));
+    try {
+        log(level_of(severity), "onnxruntime " + text(category) + " " + text(location) + ": " + text(message));
+    } catch (const std::bad_alloc&) {
+        // No memory for the line, and no exception may pass through onnxruntime.
+    }
 }
 
 // From 1.29 on the official Linux builds collect telemetry: they write a device id and a database below the home

@@ -1,10 +1,9 @@
 #include "model.h"
 
-#include <set>
-
 #include "backend_ort.h"
 #include "error.h"
 #include "log.h"
+#include "memory_need.h"
 
 namespace edgeprune {
 namespace {
@@ -15,6 +14,12 @@ std::string joined(const std::vector<std::string>& words) {
     std::string text;
     for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
     return text.empty() ? "none" : text;
+}
+
+Threading one_thread(Threading threading) {
+    threading.threads = 1;
+    threading.cores.clear();
+    return threading;
 }
 
 void check_variant(const Manifest& manifest, const std::string& variant) {
@@ -57,6 +62,10 @@ void check_picture_size(const PreprocessSpec& preprocess, const BoundGraph& visi
     }
 }
 
+std::string dumped(const nlohmann::ordered_json& description) {
+    return description.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
 }  // namespace
 
 Model::Model(const std::string& directory, const ModelSettings& settings)
@@ -66,12 +75,14 @@ Model::Model(const std::string& directory, const ModelSettings& settings)
       preprocess_(parse_preprocess(manifest_.preprocess)) {
     check_variant(manifest_, settings.variant);
     check_supported(manifest_);
+    limit_context(manifest_, settings.context_tokens);
     files_.check_sizes(manifest_);
+    check_memory(memory_need(manifest_), settings.memory_limit_bytes);
     backend_ = open_ort_backend(settings.onnxruntime_library, parse_version(manifest_.min_onnxruntime));
     tokenizer_ = load_tokenizer();
     // One row of a table: a second thread would only wait for the first.
-    embedding_ = load(manifest_.embedding, 1, false);
-    decoder_ = load(manifest_.decoder, settings_.threads, false);
+    embedding_ = load(manifest_.embedding, one_thread(settings_.threading), false);
+    decoder_ = load(manifest_.decoder, settings_.threading, false);
     check_picture_size(preprocess_, vision(manifest_.default_method));
     description_ = describe();
 }
@@ -87,12 +98,12 @@ std::unique_ptr<Tokenizer> Model::load_tokenizer() const {
     return tokenizer;
 }
 
-std::unique_ptr<BoundGraph> Model::load(const GraphSpec& spec, int32_t threads, bool dynamic_keep) const {
+std::unique_ptr<BoundGraph> Model::load(const GraphSpec& spec, const Threading& threading, bool dynamic_keep) const {
     check_roles(spec, dynamic_keep);
     for (const std::string& file : spec.data) files_.verified(manifest_, file, settings_.hashes);
     const std::string path = files_.verified(manifest_, spec.file, settings_.hashes);
     log(EP_LOG_INFO, "loading " + path);
-    return std::make_unique<BoundGraph>(spec, backend_->open_graph(path, threads));
+    return std::make_unique<BoundGraph>(spec, backend_->open_graph(path, threading));
 }
 
 const MethodSpec& Model::method(const std::string& name) const {
@@ -113,46 +124,24 @@ const BoundGraph& Model::vision(const std::string& name) const {
     }
     const std::lock_guard<std::mutex> lock(vision_mutex_);
     std::unique_ptr<BoundGraph>& graph = vision_[name];
-    if (!graph) graph = load(stages.front(), settings_.threads, spec.dynamic_keep);
+    if (!graph) graph = load(stages.front(), settings_.threading, spec.dynamic_keep);
     return *graph;
 }
 
-uint64_t Model::weights_bytes() const {
-    std::set<std::string> files;
-    const auto add = [&files](const GraphSpec& graph) {
-        files.insert(graph.file);
-        files.insert(graph.data.begin(), graph.data.end());
-    };
-    add(manifest_.embedding);
-    add(manifest_.decoder);
-    for (const auto& [name, stages] : manifest_.vision) {
-        for (const GraphSpec& graph : stages) add(graph);
-    }
-    uint64_t bytes = 0;
-    for (const std::string& file : files) bytes += manifest_.files.at(file).bytes;
-    return bytes;
+std::string Model::describe() const {
+    nlohmann::ordered_json description = describe_manifest(manifest_);
+    description["provider"] = backend_->provider();
+    description["variant"] = nullptr;
+    description["onnxruntime"] = {{"version", backend_->version()}, {"library", backend_->library()}};
+    return dumped(description);
 }
 
-std::string Model::describe() const {
-    const KvSpec& kv = *manifest_.decoder.kv;
-    nlohmann::ordered_json methods = nlohmann::ordered_json::array();
-    for (const auto& [name, spec] : manifest_.methods) methods.push_back(name);
-    const nlohmann::ordered_json description = {
-        {"name", manifest_.name},
-        {"family", manifest_.family},
-        {"provider", backend_->provider()},
-        {"variant", nullptr},
-        {"onnxruntime", {{"version", backend_->version()}, {"library", backend_->library()}}},
-        {"context_length", manifest_.context_length},
-        {"visual_tokens", manifest_.visual_tokens},
-        {"grid", {manifest_.grid_rows, manifest_.grid_cols}},
-        {"keep", {{"default", manifest_.keep_default}, {"min", manifest_.keep_min}, {"max", manifest_.keep_max}}},
-        {"methods", methods},
-        {"default_method", manifest_.default_method},
-        {"weights_bytes", weights_bytes()},
-        {"kv_bytes_per_token", 2 * kv.layers * kv.heads * kv.head_dim * static_cast<int64_t>(dtype_bytes(kv.dtype))},
-    };
-    return description.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+std::string describe_bundle(const std::string& directory, const ModelSettings& settings) {
+    const BundleFiles files(directory);
+    Manifest manifest = parse_manifest(read_text_file(files.directory() + "/manifest.json"));
+    limit_context(manifest, settings.context_tokens);
+    files.check_sizes(manifest);
+    return dumped(describe_manifest(manifest));
 }
 
 }  // namespace edgeprune

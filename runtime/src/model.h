@@ -18,8 +18,10 @@ namespace edgeprune {
 struct ModelSettings {
     std::string onnxruntime_library;  // "" : search
     std::string variant;              // "" : the canonical graphs
-    int32_t threads = 0;
+    Threading threading;
     bool hashes = true;
+    int64_t memory_limit_bytes = 0;  // 0: none
+    int64_t context_tokens = 0;      // 0: the manifest's context length
 };
 
 class Model {
@@ -41,9 +43,8 @@ public:
     const std::string& description() const { return description_; }
 
 private:
-    std::unique_ptr<BoundGraph> load(const GraphSpec& spec, int32_t threads, bool dynamic_keep) const;
+    std::unique_ptr<BoundGraph> load(const GraphSpec& spec, const Threading& threading, bool dynamic_keep) const;
     std::unique_ptr<Tokenizer> load_tokenizer() const;
-    uint64_t weights_bytes() const;
     std::string describe() const;
 
     ModelSettings settings_;
@@ -57,5 +58,8 @@ private:
     mutable std::map<std::string, std::unique_ptr<BoundGraph>> vision_;
     std::string description_;
 };
+
+// The JSON of ep_bundle_describe. Reads the manifest, looks at file sizes and opens nothing else. Throws Error.
+std::string describe_bundle(const std::string& directory, const ModelSettings& settings);
 
 }  // namespace edgeprune

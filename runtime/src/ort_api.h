@@ -84,7 +84,8 @@ public:
           release_run_options(entry<Release<RunOptions>>(table, 97)),
           release_type_info(entry<Release<TypeInfo>>(table, 98)),
           release_tensor_info(entry<Release<TensorInfo>>(table, 99)),
-          release_session_options(entry<Release<SessionOptions>>(table, 100)) {}
+          release_session_options(entry<Release<SessionOptions>>(table, 100)),
+          add_session_config(entry<Call<SessionOptions*, const char*, const char*>>(table, 130)) {}
 
     const char* (*error_message)(const Status*);
     // env: logger, its user pointer, least severity, name -> env
@@ -124,6 +125,7 @@ public:
     Release<TypeInfo> release_type_info;
     Release<TensorInfo> release_tensor_info;
     Release<SessionOptions> release_session_options;
+    Call<SessionOptions*, const char*, const char*> add_session_config;  // options, key, value
 };
 
 }  // namespace edgeprune::ort

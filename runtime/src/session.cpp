@@ -105,6 +105,7 @@ void Session::reset() {
     cache_.truncate(0);
     image_timings_ = timings_ = {};
     answer_ = {};
+    scores_ = {};
     logits_.clear();
     prefill_logits_.clear();
 }
@@ -129,8 +130,7 @@ int32_t Session::add_image(const FrameView& picture, double keep, const std::str
     abort_.check();
     start = Clock::now();
     VisionResult result = encode_image(*model_, method.name, choice.count, pixels, abort_);
-    image_timings_.vision_ms += elapsed_ms(start);
-    image_timings_.preprocess_ms += preprocess_ms;
+    const double vision_ms = elapsed_ms(start);
 
     SessionImage image;
     image.method = method.name;
@@ -144,6 +144,8 @@ int32_t Session::add_image(const FrameView& picture, double keep, const std::str
     image.scores = std::move(result.scores);
     image.reason = unpruned_reason(manifest, method, choice);
     images_.emplace(next_image_, std::move(image));
+    image_timings_.vision_ms += vision_ms;
+    image_timings_.preprocess_ms += preprocess_ms;
     return next_image_++;
 }
 
@@ -179,7 +181,7 @@ void Session::set_embeds(int32_t image, const float* data, int64_t kept, int64_t
     images_.at(image).embeds.assign(data, data + kept * width);
 }
 
-std::vector<ImageSlots> Session::image_slots(const GenerateRequest& request) const {
+std::vector<ImageSlots> Session::image_slots(const PromptRequest& request) const {
     std::vector<ImageSlots> slots;
     if (request.images) {
         for (const int32_t id : *request.images) slots.push_back({id, image(id).kept});

@@ -12,6 +12,7 @@
 #include "kv_cache.h"
 #include "model.h"
 #include "prompt.h"
+#include "sampler.h"
 
 namespace edgeprune {
 
@@ -36,23 +37,44 @@ struct SessionImage {
     std::string reason;             // why nothing was pruned; empty when K < N
 };
 
-struct GenerateRequest {
+struct PromptRequest {
     std::string prompt;
     std::optional<std::vector<int32_t>> images;  // absent: all of the session
-    int32_t max_new_tokens = 0;                  // 0: 128, or what the context leaves
-    bool ignore_eos = false;
     bool allow_special = false;
-    std::vector<std::string> stop;
     double deadline_ms = 0;
+};
+
+struct GenerateRequest : PromptRequest {
+    int32_t max_new_tokens = 0;  // 0: 128, or what the context leaves
+    bool ignore_eos = false;
+    std::vector<std::string> stop;
     ep_text_fn on_text = nullptr;
     void* user_data = nullptr;
+    Decoding decoding;
+};
+
+struct ScoreRequest : PromptRequest {
+    std::vector<std::string> choices;
+    bool with_eos = false;
+};
+
+struct PromptCounts {
+    int64_t prompt_tokens = 0, visual_tokens_kept = 0, reused_tokens = 0;
+};
+
+struct Scores {
+    std::vector<double> log_probabilities;
+    std::vector<int64_t> token_counts;
+    PromptCounts counts;
+    int64_t kv_tokens = 0;
 };
 
 struct Answer {
     std::string text;
     std::vector<int32_t> ids;
     ep_finish_reason finish = EP_FINISH_LENGTH;
-    int64_t prompt_tokens = 0, visual_tokens_kept = 0, reused_tokens = 0, kv_tokens = 0;
+    PromptCounts counts;
+    int64_t kv_tokens = 0;
 };
 
 class Session {
@@ -84,6 +106,9 @@ public:
     // Throws Error; with EP_ERROR_ABORTED and EP_ERROR_DEADLINE answer() holds what had been made.
     void generate(const GenerateRequest& request);
     const Answer& answer() const { return answer_; }
+    // Log-probabilities of given answers. Throws Error; then there are no scores.
+    void score(const ScoreRequest& request);
+    const Scores& scores() const { return scores_; }
     const Timings& timings() const { return timings_; }
     const std::vector<float>& logits() const { return logits_; }
     const std::vector<float>& prefill_logits() const { return prefill_logits_; }
@@ -92,8 +117,10 @@ public:
     const Model& model() const { return *model_; }
 
 private:
+    friend class Question;
     friend class Generation;
-    std::vector<ImageSlots> image_slots(const GenerateRequest& request) const;
+    friend class Scoring;
+    std::vector<ImageSlots> image_slots(const PromptRequest& request) const;
 
     std::shared_ptr<const Model> model_;
     mutable std::atomic<bool> busy_{false};
@@ -104,6 +131,7 @@ private:
     Timings image_timings_;  // of the images added since the last answer
     Timings timings_;
     Answer answer_;
+    Scores scores_;
     std::vector<float> logits_, prefill_logits_;
 };
 

@@ -27,7 +27,8 @@ void check_top_level(const json& root) {
             refuse_tokenizer_part(name);
     }
     const json& version = section_of(root, "version");
-    if (!version.is_null() && version != "1.0") refuse_tokenizer_part("version " + version.dump());
+    if (!version.is_null() && !(version.is_string() && version.get_ref<const std::string&>() == "1.0"))
+        refuse_tokenizer_part("version " + version.dump());
 }
 
 // An option that must be absent, null or `neutral`.

@@ -67,6 +67,45 @@ def test_every_method_of_the_bundle_can_be_asked_for(tiny_bundle, picture, metho
     assert (report["reason"] == "") == report["applied"]
 
 
+def test_sampling(tiny_bundle: pathlib.Path, picture: pathlib.Path) -> None:
+    options = ["--image", picture, "--temperature", 100, "--top-k", 50, "--top-p", 0.99, "--repetition-penalty", 1.1]
+    first, again, other = (answer(tiny_bundle, *options, "--seed", seed)["text"] for seed in (3, 3, 4))
+    assert first == again
+    assert len({first, other, answer(tiny_bundle, "--image", picture)["text"]}) == 3
+
+
+def test_choices(tiny_bundle: pathlib.Path, picture: pathlib.Path) -> None:
+    command = ["run", tiny_bundle, "--image", picture, "--prompt", "Which?", "--choices", "red, blue,a green cube"]
+    done = edgeprune(*command, "--json", "-")
+    assert (done.returncode, done.stderr) == (0, "")
+    report = json.loads(done.stdout)
+    assert list(report) == [*FIELDS, "choices"]
+    rows = report["choices"]
+    assert [row["text"] for row in rows] == ["red", " blue", "a green cube"]
+    assert report["text"] == max(rows, key=lambda row: row["log_probability"])["text"]
+    assert sum(row["share"] for row in rows) == pytest.approx(1)
+    assert (report["finish_reason"], report["kv_tokens"]) == ("choices", report["prompt_tokens"])
+    assert " blue: log-probability -" in edgeprune(*command).stdout
+    assert_user_error(edgeprune(*command, "--temperature", 1), "leave --temperature out")
+    assert_user_error(edgeprune(*command[:-1], "a,,b"), "--choices", "none of them empty")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--temperature", -1], ("--temperature", "at least 0")),
+        (["--temperature", "nan"], ("--temperature",)),
+        (["--temperature", 1, "--top-p", 0], ("--top-p", "above 0 and at most 1")),
+        (["--temperature", 1, "--top-k", 0], ("--top-k",)),
+        (["--seed", 2**64], ("--seed", "2^64 - 1")),
+        (["--repetition-penalty", 0], ("--repetition-penalty", "above 0")),
+        (["--top-k", 5], ("set a temperature above 0",)),
+    ],
+)
+def test_bad_sampling_values(tiny_bundle: pathlib.Path, options: list[object], words: tuple[str, ...]) -> None:
+    assert_user_error(edgeprune("run", tiny_bundle, "--prompt", "q", *options), *words)
+
+
 def test_several_pictures_or_none(tiny_bundle: pathlib.Path, picture: pathlib.Path, tmp_path: pathlib.Path) -> None:
     other = write_picture(tmp_path / "other.jpg")
     one = answer(tiny_bundle, "--image", picture)

@@ -16,6 +16,7 @@ from tests.runtime.native_build import INCLUDE, compile_program, run_program
 
 ABI = pathlib.Path(__file__).resolve().parent / "abi"
 FIRST = ABI / "v1"
+FIRST_STRUCTS = sorted(name for name in _abi.STRUCTS if f"}} {name};" in (FIRST / "edgeprune.h").read_text())
 READ = ("ep_model_options", "ep_session_options", "ep_frame", "ep_image_options", "ep_generate_options")
 
 
@@ -79,7 +80,8 @@ def test_fields_are_only_appended(tmp_path: pathlib.Path) -> None:
     """Also not into the padding at the end of the older struct, which its programs need not have zeroed."""
     older = (FIRST / "edgeprune.h").read_text()
     fields = {}
-    for struct, mirror in _abi.STRUCTS.items():
+    for struct in FIRST_STRUCTS:
+        mirror = _abi.STRUCTS[struct]
         body = older.split(f"typedef struct {struct} {{")[1].split(f"}} {struct};")[0]
         fields[struct] = [field for field, *_ in mirror._fields_ if re.search(rf"\b{field}[;,]", body)]
         assert fields[struct]
@@ -89,12 +91,13 @@ def test_fields_are_only_appended(tmp_path: pathlib.Path) -> None:
         if "." in name:
             assert after[name] == value, name
     for name in set(after) - set(before):
-        assert after[name] >= before[name.split(".")[0]], name
+        assert after[name] >= before.get(name.split(".")[0], 0), name
 
 
 @pytest.mark.parametrize("name", sorted(_abi.STRUCTS))
 def test_init_without_a_size_fills_the_first_struct_only(name: str, tmp_path: pathlib.Path) -> None:
-    size = layout(tmp_path, FIRST, {name: []})[name]
+    """The first header for what it has; what came later begins with the header it came with."""
+    size = layout(tmp_path, FIRST if name in FIRST_STRUCTS else INCLUDE, {name: []})[name]
     memory = ctypes.create_string_buffer(b"\xa5" * 1024, 1024)
     getattr(library.load().calls, f"{name}_init")(memory)
     assert memory.raw == size.to_bytes(8, "little") + bytes(size - 8) + b"\xa5" * (1024 - size)

@@ -99,13 +99,21 @@ def test_smaller_structs_of_older_callers_are_served(calls: ctypes.CDLL, session
     assert answer.struct_size == _abi.Answer.prompt_tokens.offset
 
 
+def test_a_caller_older_than_sampling_decodes_greedily(calls: ctypes.CDLL, session: Session) -> None:
+    old = _abi.GenerateOptions(struct_size=_abi.GenerateOptions.temperature.offset, prompt=b"Where is it?")
+    old.temperature, old.top_k, old.top_p, old.repetition_penalty = -1.0, -1, 7.0, -1.0
+    answer = initialised(_abi.Answer)
+    assert calls.ep_session_generate(session._handle.address, ctypes.byref(old), ctypes.byref(answer)) == _abi.OK
+    assert answer.token_ids[: answer.token_count] == list(session.generate("Where is it?").token_ids)
+
+
 def test_null_pointers(calls: ctypes.CDLL, model: Model, session: Session) -> None:
     for name, arguments in _abi.STATUS_CALLS.items():
         nothing = [None if isinstance(None, kind) or not _is_number(kind) else 0 for kind in arguments]
         assert getattr(calls, name)(*nothing) == INVALID_ARGUMENT, name
         assert "must not be null" in last_error(calls), name
         handle = session._handle.address if name.startswith("ep_session_") else model._handle.address
-        if len(arguments) > 1 and name not in ("ep_model_open", "ep_session_new"):
+        if len(arguments) > 1 and name not in ("ep_model_open", "ep_bundle_describe", "ep_session_new"):
             status = getattr(calls, name)(handle, *nothing[1:])
             assert status == (_abi.OK if name == "ep_session_truncate" else INVALID_ARGUMENT), name
     assert calls.ep_model_describe(None) == b""

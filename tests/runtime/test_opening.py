@@ -18,7 +18,7 @@ import pytest
 from edgeprune.errors import DependencyError, NativeError, UserError
 from edgeprune.runtime import _abi, library
 from edgeprune.runtime.answers import initialised
-from edgeprune.runtime.session import Model
+from edgeprune.runtime.session import Model, describe_bundle
 from tests.runtime import tiny_graphs
 from tests.runtime.conftest import BundleWriter, picture
 
@@ -58,7 +58,7 @@ def test_describe(model: Model, hand_bundle: pathlib.Path) -> None:
         "name": "hand-made", "family": "none", "provider": "CPUExecutionProvider", "variant": None,
         "context_length": 512, "visual_tokens": 16, "grid": [4, 4], "keep": {"default": 0.25, "min": 0.1, "max": 1.0},
         "methods": ["best", "four", "none"], "default_method": "best", "weights_bytes": graphs,
-        "kv_bytes_per_token": 2 * 2 * 2 * 4 * 4,
+        "kv_bytes_per_token": 2 * 2 * 2 * 4 * 4, "memory": describe_bundle(hand_bundle)["memory"],
     }  # fmt: skip
 
 

@@ -1,0 +1,85 @@
+#include "question.h"
+
+#include <algorithm>
+
+#include "error.h"
+#include "stages.h"
+
+namespace edgeprune {
+
+Question::Question(Session& session, const PromptRequest& request)
+    : session_(session), model_(session.model()), request_(request), start_(Clock::now()) {
+    session_.logits_.clear();
+    session_.prefill_logits_.clear();
+}
+
+std::vector<Item> Question::tokenize() {
+    const std::vector<ImageSlots> images = session_.image_slots(request_);
+    const PromptText text = render_prompt(model_.manifest(), request_.prompt, images.size(), request_.allow_special);
+    std::vector<Item> prompt = prompt_items(model_.manifest(), model_.tokenizer(), text, images);
+    counts_.prompt_tokens = static_cast<int64_t>(prompt.size());
+    counts_.visual_tokens_kept = std::count_if(prompt.begin(), prompt.end(), [](const Item& i) { return i.visual(); });
+    tokenize_ms_ = elapsed_ms(start_);
+    return prompt;
+}
+
+void Question::prefill(const std::vector<Item>& prompt) {
+    // The last position has to run again, for its logits are wanted.
+    const int64_t reused = std::min(session_.cache_.common_prefix(prompt), counts_.prompt_tokens - 1);
+    session_.cache_.truncate(reused);
+    counts_.reused_tokens = reused;
+    const std::vector<Item> rest(prompt.begin() + reused, prompt.end());
+
+    Clock::time_point start = Clock::now();
+    const std::vector<float> embeds = embed(rest);
+    times_.embed_ms = tokenize_ms_ + elapsed_ms(start);
+    session_.abort_.check();
+    start = Clock::now();
+    session_.logits_ = run_decoder(model_, rest, embeds, session_.cache_, session_.abort_);
+    times_.prefill_ms = elapsed_ms(start);
+    session_.prefill_logits_ = session_.logits_;
+}
+
+void Question::step(int32_t token, KvCache& cache) {
+    const Clock::time_point start = Clock::now();
+    const std::vector<Item> items{{token, -1, -1}};
+    const std::vector<float> embeds = embed(items);
+    session_.logits_ = run_decoder(model_, items, embeds, cache, session_.abort_);
+    times_.decode_ms += elapsed_ms(start);
+    ++times_.decode_steps;
+}
+
+void Question::keep_times() {
+    times_.kv_bytes = static_cast<int64_t>(session_.cache_.bytes());
+    times_.total_ms = times_.decode_image_ms + times_.images_ms() + elapsed_ms(start_);
+    session_.timings_ = times_;
+    session_.image_timings_ = {};
+}
+
+// (T, D) embeddings of items: rows of the embedding graph and of the images.
+std::vector<float> Question::embed(const std::vector<Item>& items) {
+    std::vector<int32_t> ids;
+    for (const Item& item : items) {
+        if (!item.visual()) ids.push_back(item.token);
+    }
+    const std::vector<float> texts = embed_tokens(model_, ids, session_.abort_);
+    const size_t width =
+        ids.empty() ? static_cast<size_t>(session_.image(items.front().image).width) : texts.size() / ids.size();
+    std::vector<float> embeds;
+    embeds.reserve(items.size() * width);
+    size_t next = 0;
+    for (const Item& item : items) {
+        const float* row = item.visual() ? visual_row(item, width) : texts.data() + width * next++;
+        embeds.insert(embeds.end(), row, row + width);
+    }
+    return embeds;
+}
+
+const float* Question::visual_row(const Item& item, size_t width) const {
+    const SessionImage& image = session_.image(item.image);
+    if (static_cast<size_t>(image.width) == width) return image.embeds.data() + width * static_cast<size_t>(item.slot);
+    throw Error(EP_ERROR_BUNDLE, "visual embeddings are " + std::to_string(image.width) +
+                                     " wide, but those of the text " + std::to_string(width));
+}
+
+}  // namespace edgeprune

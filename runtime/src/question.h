@@ -1,0 +1,39 @@
+// What answering and scoring share: a question becomes a sequence, and the decoder reads it.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "session.h"
+
+namespace edgeprune {
+
+class Question {
+protected:
+    // Clears the session's logits. Both arguments must outlive the question.
+    Question(Session& session, const PromptRequest& request);
+
+    // The prompt as items; counts its tokens.
+    std::vector<Item> tokenize();
+    // Runs what the session's cache does not hold yet; the session has the logits behind the prompt from then on.
+    void prefill(const std::vector<Item>& prompt);
+    // Runs one token behind `cache`; the session has the logits behind it from then on.
+    void step(int32_t token, KvCache& cache);
+    // Hands the times to the session.
+    void keep_times();
+
+    Session& session_;
+    const Model& model_;
+    const PromptRequest& request_;
+    Clock::time_point start_;
+    Timings times_;
+    PromptCounts counts_;
+
+private:
+    std::vector<float> embed(const std::vector<Item>& items);
+    const float* visual_row(const Item& item, size_t width) const;
+
+    double tokenize_ms_ = 0;
+};
+
+}  // namespace edgeprune
