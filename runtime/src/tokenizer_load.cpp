@@ -1,6 +1,7 @@
 // tokenizer.json -> the parts of a tokenizer. edgeprune/tokenizer_parts.py lists the same parts for the export: change
 // both together.
 #include <algorithm>
+#include <unordered_set>
 
 #include "error.h"
 #include "tokenizer_json.h"
@@ -113,10 +114,10 @@ std::vector<AddedToken> read_added_tokens(const json& list, const BpeModel& mode
     if (list.is_null()) return tokens;
     if (!list.is_array()) malformed_tokenizer("added_tokens is not a list");
     int32_t next_id = static_cast<int32_t>(model.size());
+    std::unordered_set<std::string> seen;
     for (const json& object : list) {
         AddedToken token = read_added_token(object);
-        const auto same = [&](const AddedToken& other) { return other.content == token.content; };
-        if (token.content.empty() || std::any_of(tokens.begin(), tokens.end(), same))
+        if (token.content.empty() || !seen.insert(token.content).second)
             refuse_tokenizer_part("added_tokens with the empty or repeated token \"" + token.content + "\"");
         const int32_t known_id = model.token_to_id(token.content);
         const int32_t expected = known_id >= 0 ? known_id : next_id++;
