@@ -4,6 +4,7 @@
 #include <unordered_set>
 
 #include "error.h"
+#include "json_depth.h"
 #include "tokenizer_json.h"
 #include "tokenizer_parts.h"
 
@@ -144,6 +145,8 @@ std::unique_ptr<TokenizerParts> read_parts(const json& root) {
 }  // namespace
 
 std::unique_ptr<TokenizerParts> load_tokenizer(std::string_view json_text) {
+    if (json_nests_too_deep(json_text))
+        malformed_tokenizer("it nests more than " + std::to_string(kMaxJsonDepth) + " levels deep");
     try {
         return read_parts(json::parse(json_text));
     } catch (const json::parse_error& failure) {

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import pathlib
+import struct
+import subprocess
 from collections.abc import Callable
 
 import pytest
@@ -87,3 +89,22 @@ def test_real_tokenizer_equals_hf(real_tokenizers: Find, name: str, native_progr
 )
 def test_real_tokenizer_equals_hf_on_many_texts(real_tokenizers: Find, name: str, native_program: Program) -> None:
     compare(real_tokenizers(name), native_program("tokenizer_cli"), short=100_000, long=50)
+
+
+@pytest.mark.parametrize("name", ["llama2", "llama3", "qwen3", "gemma3"])
+def test_work_grows_with_the_text_only(real_tokenizers: Find, name: str, native_program: Program) -> None:
+    """Four times the text makes at most five times the work (n log n); Llama-2 sees all of it as one word."""
+    units = ["the quick brown fox ", "thequick", "a", " ", "\n", "ạ́", "𓀀𓂀", "7"]
+    texts = [unit.encode() * (size // len(unit.encode())) for unit in units for size in (25_000, 100_000)]
+    done = subprocess.run(
+        [str(native_program("tokenizer_work_cli")), str(real_tokenizers(name))],
+        input=b"".join(struct.pack("<I", len(text)) + text for text in texts),
+        capture_output=True,
+        check=True,
+    )
+    counts = [json.loads(line) for line in done.stdout.splitlines()]
+    for unit, short, long in zip(units, counts[::2], counts[1::2], strict=True):
+        assert short["tokens"] > 100, unit
+        for work in ("encode", "decode"):
+            assert short[work] > 10 * short["tokens"], (unit, work)
+            assert long[work] < 5 * short[work], (unit, work)
