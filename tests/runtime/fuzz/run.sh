@@ -8,7 +8,7 @@ here=$(dirname "$0")
 [ $# -gt 0 ] || set -- tokenizer_json manifest image prompt
 for target in "$@"; do
     mkdir -p "$build/corpus/$target" "$build/findings"
-    "$build/fuzz_$target" -max_total_time="$seconds" -timeout=30 -rss_limit_mb=4096 -max_len=8192 -print_final_stats=1 \
+    "$build/fuzz_$target" -max_total_time="$seconds" -timeout=120 -rss_limit_mb=4096 -max_len=8192 -print_final_stats=1 \
         -verbosity="${FUZZ_VERBOSITY:-1}" -dict="$here/$target.dict" -artifact_prefix="$build/findings/$target-" \
         "$build/corpus/$target" "$here/corpus/$target"
 done
