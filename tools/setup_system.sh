@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the Debian/Ubuntu packages that are missing. As another user than root it only names them.
-# usage: setup_system.sh [--npm]
+# usage: setup_system.sh [--npm | --clang]
 set -eu
 
 need=""
@@ -14,6 +14,7 @@ has_file /usr/include/png.h /usr/include/libpng16/png.h /usr/local/include/png.h
 command -v python3 >/dev/null 2>&1 || want python3
 python3 -c 'import ensurepip' >/dev/null 2>&1 || want python3-venv
 if [ "${1:-}" = "--npm" ]; then command -v npm >/dev/null 2>&1 || want npm; fi
+if [ "${1:-}" = "--clang" ]; then command -v clang++ >/dev/null 2>&1 || want clang; fi
 
 [ -n "$need" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then

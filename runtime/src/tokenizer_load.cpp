@@ -98,7 +98,10 @@ AddedToken read_added_token(const json& object) {
             refuse_tokenizer_part("added_tokens with option \"" + name + "\"");
     }
     AddedToken token;
-    token.id = object.at("id").get<int32_t>();
+    const json& id = object.at("id");
+    if (!id.is_number_unsigned() || id.get<uint64_t>() > INT32_MAX)
+        malformed_tokenizer("the id of an added token is not a count");
+    token.id = id.get<int32_t>();
     token.content = object.at("content").get<std::string>();
     token.special = object.at("special").get<bool>();
     token.normalized = object.at("normalized").get<bool>();

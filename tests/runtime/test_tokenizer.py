@@ -127,6 +127,7 @@ def test_contradicting_added_id_is_refused(trained: dict[str, Json], write: Writ
         '{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a b"]}}',
         '{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a"]}}',
         '{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}, "added_tokens": [{"id": 1}]}',
+        '{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}, "added_tokens": [{"id": 1.8e20}]}',
         '{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}, "decoder": 3}',
         pytest.param('{"version": ' + "[" * 65 + "]" * 65 + "}", id="66 levels"),
     ],
