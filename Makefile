@@ -4,14 +4,15 @@ PYTHON ?= python3
 VENV ?= .venv
 BUILD ?= build/native
 OUT ?= out/demo
+FUZZ_SECONDS ?= 600
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c requirements/constraints.txt
 STAMPS := $(VENV)/.stamps
-NATIVE_SOURCES := CMakeLists.txt $(wildcard runtime/src/* runtime/include/* tests/runtime/native/* runtime/cmake/* examples/c/* examples/cpp/*)
+NATIVE_SOURCES := CMakeLists.txt $(wildcard runtime/src/* runtime/include/* tests/runtime/native/* tests/runtime/native/work/* tests/runtime/fuzz/* runtime/cmake/* examples/c/* examples/cpp/*)
 LIBRARY := $(BUILD)/libedgeprune.so
 RUN := EDGEPRUNE_LIB=$(CURDIR)/$(LIBRARY) EDGEPRUNE_NATIVE_DIR=$(CURDIR)/$(BUILD) HF_HUB_OFFLINE=1 $(BIN)
 
-.PHONY: help demo test test-slow check format native package bench clean
+.PHONY: help demo test test-slow check format native package bench fuzz sanitize clean
 .DELETE_ON_ERROR:
 
 help:  ## print this list
@@ -46,10 +47,28 @@ package: $(LIBRARY)  ## libedgeprune as a tarball and a Debian package, in dist/
 bench: $(STAMPS)/demo $(LIBRARY)  ## time the demo bundle at keep 1 and 0.1, interleaved; JSON under benchmarks/results
 	$(RUN)/python benchmarks/demo_keep.py
 
+fuzz: $(STAMPS)/venv  ## fuzz the readers with libFuzzer (clang), FUZZ_SECONDS each; stops at a finding
+	tools/setup_system.sh --clang
+	$(BIN)/cmake -S . -B build/fuzz -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DEDGEPRUNE_FUZZ=ON -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ >/dev/null
+	$(BIN)/cmake --build build/fuzz --target fuzz_targets
+	tests/runtime/fuzz/run.sh build/fuzz $(FUZZ_SECONDS)
+
+sanitize: sanitize-address sanitize-thread  ## the native tests under AddressSanitizer with UBSan, and the sessions under ThreadSanitizer
+
+sanitize-address sanitize-thread: sanitize-%: $(STAMPS)/dev $(LIBRARY)
+	$(BIN)/cmake -S . -B build/$* -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DEDGEPRUNE_TESTS=ON -DEDGEPRUNE_SANITIZE=$* >/dev/null
+	$(BIN)/cmake --build build/$*
+	EDGEPRUNE_LIB=$(CURDIR)/$(LIBRARY) EDGEPRUNE_NATIVE_DIR=$(CURDIR)/build/$* HF_HUB_OFFLINE=1 \
+		$(BIN)/python -m pytest -m "not slow" $(SANITIZED_$*) $(PYTEST_ARGS)
+
 clean:  ## remove what the build made, the virtual environment included
 	rm -rf build dist out $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-CXX_FILES = $(filter-out %.inc,$(wildcard runtime/src/*.cpp runtime/src/*.h runtime/include/*.h* tests/runtime/native/*.cpp tests/runtime/abi/*.c* examples/c/*.c examples/cpp/*.cpp))
+# Files whose tests drive native programs. Those that load the library into Python cannot be sanitized this way.
+SANITIZED_thread := tests/runtime/test_sessions_on_threads.py
+SANITIZED_address := $(SANITIZED_thread) $(addprefix tests/runtime/test_,fuzz_corpus.py tokenizer.py image_files.py image.py sha256.py float16.py)
+
+CXX_FILES = $(filter-out %.inc,$(wildcard runtime/src/*.cpp runtime/src/*.h runtime/include/*.h* tests/runtime/native/*.cpp tests/runtime/native/work/*.cpp tests/runtime/abi/*.c* tests/runtime/fuzz/*.cpp tests/runtime/fuzz/*.h examples/c/*.c examples/cpp/*.cpp))
 
 $(LIBRARY): $(NATIVE_SOURCES) | $(STAMPS)/venv
 	$(BIN)/cmake -S . -B $(BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DEDGEPRUNE_TESTS=ON -DEDGEPRUNE_EXAMPLES=ON >/dev/null

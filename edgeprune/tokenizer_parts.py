@@ -43,6 +43,8 @@ _DECODERS = {
     "Strip": frozenset(("content", "start", "stop")),
 }
 
+_LITERAL_BEHAVIORS = frozenset(("Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"))
+
 # The Split patterns of Llama-3 and of Qwen2, letter by letter; the runtime matches them by hand.
 _CONTRACTIONS_AND_LETTERS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
 _SYMBOLS_AND_SPACE = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -118,12 +120,19 @@ def _unknown_options(name: str, part: Json, known: Iterable[str]) -> Iterator[st
 def _split(part: Json) -> Iterator[str]:
     if part.get("type") != "Split":
         return
+    name = "pre_tokenizer.Split"
     kind, text = next(iter(part["pattern"].items()))
-    if kind != "Regex" or text not in SPLIT_PATTERNS:
-        yield f'pre_tokenizer.Split with pattern "{text}"'
     behavior = part["behavior"]
-    if not (behavior == "Isolated" or (behavior == "Removed" and part.get("invert"))):
-        yield f'pre_tokenizer.Split with behavior "{behavior}"'
+    if kind == "String":
+        known = behavior in _LITERAL_BEHAVIORS
+        if not text:
+            yield f"{name} with an empty pattern"
+    else:
+        known = behavior == "Isolated" or (behavior == "Removed" and bool(part.get("invert")))
+        if kind != "Regex" or text not in SPLIT_PATTERNS:
+            yield f'{name} with pattern "{text}"'
+    if not known:
+        yield f'{name} with behavior "{behavior}"'
 
 
 def _prepend_scheme(part: Json, section: str, is_first: bool) -> Iterator[str]:

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the Debian/Ubuntu packages that are missing. As another user than root it only names them.
-# usage: setup_system.sh [--npm | --aarch64]
+# usage: setup_system.sh [--npm | --aarch64 | --clang]
 set -eu
 
 need=""
@@ -21,6 +21,7 @@ if [ "${1:-}" = "--aarch64" ]; then
     command -v qemu-aarch64 >/dev/null 2>&1 || want qemu-user
     has_file /usr/aarch64-linux-gnu/lib/libc.so.6 || want libc6-arm64-cross
 fi
+if [ "${1:-}" = "--clang" ]; then command -v clang++ >/dev/null 2>&1 || want clang; fi
 
 [ -n "$need" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then

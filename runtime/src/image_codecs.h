@@ -15,7 +15,8 @@ struct FileBytes {
     const std::string& path;  // for messages
 };
 
-// Both throw Error as decode_image_file does.
+// All throw Error as decode_image_file does. decode_image looks at the first bytes.
+Rgb decode_image(const FileBytes& file);
 Rgb decode_jpeg(const FileBytes& file);
 Rgb decode_png(const FileBytes& file);
 

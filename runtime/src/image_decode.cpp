@@ -50,19 +50,22 @@ std::vector<uint8_t> read_image_file(const std::string& path) {
     return bytes;
 }
 
-bool starts_with(const std::vector<uint8_t>& bytes, std::initializer_list<uint8_t> magic) {
-    return bytes.size() >= magic.size() && std::equal(magic.begin(), magic.end(), bytes.begin());
+bool starts_with(const FileBytes& file, std::initializer_list<uint8_t> magic) {
+    return file.size >= magic.size() && std::equal(magic.begin(), magic.end(), file.data);
 }
 
 }  // namespace
 
+Rgb decode_image(const FileBytes& file) {
+    if (file.size == 0) throw Error(EP_ERROR_IMAGE, file.path + " is empty; give a JPEG or PNG file");
+    if (starts_with(file, {0xff, 0xd8, 0xff})) return decode_jpeg(file);
+    if (starts_with(file, {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'})) return decode_png(file);
+    throw Error(EP_ERROR_IMAGE, file.path + " is neither a JPEG nor a PNG image; convert it to one of them");
+}
+
 Rgb decode_image_file(const std::string& path) {
     const std::vector<uint8_t> bytes = read_image_file(path);
-    const FileBytes file{bytes.data(), bytes.size(), path};
-    if (bytes.empty()) throw Error(EP_ERROR_IMAGE, path + " is empty; give a JPEG or PNG file");
-    if (starts_with(bytes, {0xff, 0xd8, 0xff})) return decode_jpeg(file);
-    if (starts_with(bytes, {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'})) return decode_png(file);
-    throw Error(EP_ERROR_IMAGE, path + " is neither a JPEG nor a PNG image; convert it to one of them");
+    return decode_image({bytes.data(), bytes.size(), path});
 }
 
 }  // namespace edgeprune

@@ -12,7 +12,9 @@
 
 #include "error.h"
 
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__AVX2__)
+// Not under ThreadSanitizer, which would instrument the resolvers that run before it has started.
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__AVX2__) && \
+    !defined(__SANITIZE_THREAD__)
 #define EDGEPRUNE_AVX2_CLONE __attribute__((target_clones("avx2", "default")))
 #else
 #define EDGEPRUNE_AVX2_CLONE

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "error.h"
+#include "json_depth.h"
 
 namespace edgeprune {
 namespace {
@@ -283,6 +284,7 @@ Manifest parse_root(const Node& root) {
 }  // namespace
 
 Manifest parse_manifest(const std::string& json_text) {
+    if (json_nests_too_deep(json_text)) fail("it nests more than " + std::to_string(kMaxJsonDepth) + " levels deep");
     const Json document = Json::parse(json_text, nullptr, /*allow_exceptions=*/false);
     if (document.is_discarded()) fail("this is not JSON");
     return parse_root(Node(document, ""));

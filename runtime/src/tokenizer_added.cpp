@@ -25,8 +25,9 @@ bool word_after(std::string_view text, size_t at) {
     return at < text.size() && is_word_character(read_utf8(text, at));
 }
 
-size_t skip_space_back(std::string_view text, size_t at) {
-    while (at > 0) {
+// Stops at `least`, a border of characters.
+size_t skip_space_back(std::string_view text, size_t at, size_t least) {
+    while (at > least) {
         const size_t start = previous_character(text, at);
         size_t cursor = start;
         if (!is_stripped_space(read_utf8(text, cursor))) break;
@@ -89,7 +90,7 @@ std::vector<AddedSegment> AddedTokens::split(const Trie& trie, std::string_view 
         const size_t match_end = at + std::max<size_t>(match.length, 1);
         const AddedToken* token = match.length == 0 ? nullptr : &tokens_[match.token];
         if (token && !(token->single_word && (word_before(text, at) || word_after(text, match_end)))) {
-            const size_t begin = token->lstrip ? std::max(skip_space_back(text, at), done) : at;
+            const size_t begin = token->lstrip ? skip_space_back(text, at, done) : at;
             const size_t end = token->rstrip ? skip_space_forward(text, match_end) : match_end;
             if (done < begin) segments.push_back({done, begin, -1});
             segments.push_back({begin, end, token->id});

@@ -71,12 +71,16 @@ const json& TokenizerPart::value(const char* option) const {
     return object_.at(option);
 }
 
-std::string TokenizerPart::literal_pattern() const {
-    const json& pattern = value("pattern");
-    if (!pattern.is_object() || pattern.size() != 1 || !pattern.begin().value().is_string())
+std::pair<std::string, std::string> TokenizerPart::pattern() const {
+    const json& object = value("pattern");
+    if (!object.is_object() || object.size() != 1 || !object.begin().value().is_string())
         malformed_tokenizer(name_ + " needs a pattern of one String or Regex");
-    const auto text_value = pattern.begin().value().get<std::string>();
-    if (pattern.begin().key() != "String") refuse("with pattern \"" + text_value + "\"");
+    return {object.begin().key(), object.begin().value().get<std::string>()};
+}
+
+std::string TokenizerPart::literal_pattern() const {
+    auto [kind, text_value] = pattern();
+    if (kind != "String") refuse("with pattern \"" + text_value + "\"");
     if (text_value.empty()) refuse("with an empty pattern");
     return text_value;
 }

@@ -4,6 +4,7 @@
 #include <initializer_list>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tokenizer_added.h"
@@ -34,6 +35,8 @@ public:
     std::string text(const char* option) const;
     std::string character(const char* option) const;  // exactly one character
     const nlohmann::json& value(const char* option) const;
+    // Kind and text of {"String": text} or {"Regex": text}.
+    std::pair<std::string, std::string> pattern() const;
     // The text of {"String": text}; every other kind of pattern is refused.
     std::string literal_pattern() const;
 

@@ -1,8 +1,10 @@
 // tokenizer.json -> the parts of a tokenizer. edgeprune/tokenizer_parts.py lists the same parts for the export: change
 // both together.
 #include <algorithm>
+#include <unordered_set>
 
 #include "error.h"
+#include "json_depth.h"
 #include "tokenizer_json.h"
 #include "tokenizer_parts.h"
 
@@ -97,7 +99,10 @@ AddedToken read_added_token(const json& object) {
             refuse_tokenizer_part("added_tokens with option \"" + name + "\"");
     }
     AddedToken token;
-    token.id = object.at("id").get<int32_t>();
+    const json& id = object.at("id");
+    if (!id.is_number_unsigned() || id.get<uint64_t>() > INT32_MAX)
+        malformed_tokenizer("the id of an added token is not a count");
+    token.id = id.get<int32_t>();
     token.content = object.at("content").get<std::string>();
     token.special = object.at("special").get<bool>();
     token.normalized = object.at("normalized").get<bool>();
@@ -114,10 +119,10 @@ std::vector<AddedToken> read_added_tokens(const json& list, const BpeModel& mode
     if (list.is_null()) return tokens;
     if (!list.is_array()) malformed_tokenizer("added_tokens is not a list");
     int32_t next_id = static_cast<int32_t>(model.size());
+    std::unordered_set<std::string> seen;
     for (const json& object : list) {
         AddedToken token = read_added_token(object);
-        const auto same = [&](const AddedToken& other) { return other.content == token.content; };
-        if (token.content.empty() || std::any_of(tokens.begin(), tokens.end(), same))
+        if (token.content.empty() || !seen.insert(token.content).second)
             refuse_tokenizer_part("added_tokens with the empty or repeated token \"" + token.content + "\"");
         const int32_t known_id = model.token_to_id(token.content);
         const int32_t expected = known_id >= 0 ? known_id : next_id++;
@@ -144,6 +149,8 @@ std::unique_ptr<TokenizerParts> read_parts(const json& root) {
 }  // namespace
 
 std::unique_ptr<TokenizerParts> load_tokenizer(std::string_view json_text) {
+    if (json_nests_too_deep(json_text))
+        malformed_tokenizer("it nests more than " + std::to_string(kMaxJsonDepth) + " levels deep");
     try {
         return read_parts(json::parse(json_text));
     } catch (const json::parse_error& failure) {

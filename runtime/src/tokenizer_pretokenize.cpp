@@ -44,6 +44,11 @@ void cut_by_pattern(const Piece& piece, SplitPattern pattern, std::vector<Piece>
         push_piece(out, part, piece.at_start && std::exchange(first, false));
 }
 
+void cut_at_literal(const Piece& piece, const LiteralSplit& split, std::vector<Piece>& out) {
+    for (const std::string_view part : split_at_literal(split, piece.text))
+        push_piece(out, part, piece.at_start && part.data() == piece.text.data());
+}
+
 void apply_byte_level(const Step& step, Piece piece, std::vector<Piece>& out) {
     if (step.add_prefix_space && piece.text.front() != ' ') piece.text.insert(0, 1, ' ');
     const size_t first_new = out.size();
@@ -121,6 +126,9 @@ std::vector<Piece> apply_step(const Step& step, std::vector<Piece> pieces) {
                 break;
             case Step::Kind::kSplit:
                 cut_by_pattern(piece, step.pattern, out);
+                break;
+            case Step::Kind::kLiteralSplit:
+                cut_at_literal(piece, step.literal, out);
                 break;
         }
     }

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "tokenizer_literal.h"
 #include "tokenizer_split.h"
 
 namespace edgeprune {
@@ -15,7 +16,7 @@ struct Piece {
 };
 
 struct PreTokenizeStep {
-    enum class Kind { kByteLevel, kDigits, kMetaspace, kSplit };
+    enum class Kind { kByteLevel, kDigits, kMetaspace, kSplit, kLiteralSplit };
     enum class Prepend { kFirst, kAlways, kNever };
     Kind kind = Kind::kByteLevel;
     bool add_prefix_space = false;  // ByteLevel
@@ -24,6 +25,7 @@ struct PreTokenizeStep {
     Prepend prepend = Prepend::kAlways;
     bool split = true;                           // Metaspace: cut before each replacement
     SplitPattern pattern = SplitPattern::kNone;  // ByteLevel and Split
+    LiteralSplit literal;                        // of kLiteralSplit
 };
 
 class PreTokenizer {

@@ -41,17 +41,26 @@ PreTokenizeStep read_digits(const TokenizerPart& part) {
     return step;
 }
 
-// The patterns cover every text, so keeping the matches (inverted removal) is the same as isolating them.
+PreTokenizeStep read_literal_split(const TokenizerPart& part) {
+    const std::string behavior = part.text("behavior");
+    const std::optional<SplitBehavior> known = split_behavior(behavior);
+    if (!known) part.refuse("with behavior \"" + behavior + "\"");
+    PreTokenizeStep step;
+    step.kind = PreTokenizeStep::Kind::kLiteralSplit;
+    step.literal = {part.literal_pattern(), *known, part.flag("invert", false)};
+    return step;
+}
+
+// The known regular expressions cover every text, so keeping the matches (inverted removal) is the same as isolating
+// them.
 PreTokenizeStep read_split(const TokenizerPart& part) {
     part.only({"pattern", "behavior", "invert"});
-    const json& pattern = part.value("pattern");
-    if (!pattern.is_object() || pattern.size() != 1 || !pattern.begin().value().is_string())
-        malformed_tokenizer(part.name() + " needs a pattern of one String or Regex");
-    const auto text = pattern.begin().value().get<std::string>();
+    const auto [kind, text] = part.pattern();
+    if (kind == "String") return read_literal_split(part);
     PreTokenizeStep step;
     step.kind = PreTokenizeStep::Kind::kSplit;
-    step.pattern = pattern.begin().key() == "Regex" ? known_split_pattern(text) : SplitPattern::kNone;
-    if (step.pattern == SplitPattern::kNone) part.refuse("with pattern \"" + text + "\"");
+    step.pattern = known_split_pattern(text);
+    if (kind != "Regex" || step.pattern == SplitPattern::kNone) part.refuse("with pattern \"" + text + "\"");
     const std::string behavior = part.text("behavior");
     const bool invert = part.flag("invert", false);
     if (!(behavior == "Isolated" || (behavior == "Removed" && invert)))

