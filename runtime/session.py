@@ -246,7 +246,7 @@ class Model:
 
         Args:
             bundle: the directory.
-            variant: slug of a built variant; None: the canonical graphs.
+            variant: slug of a built variant, e.g. cpu-int8; None: the canonical graphs.
             threads: inside one graph run; 0: onnxruntime's own choice.
             onnxruntime_library: path of libonnxruntime; None: EDGEPRUNE_ORT_LIB when it is set, else the one inside an
                 installed onnxruntime package, else the loader's.
@@ -259,6 +259,8 @@ class Model:
         """
         native = load_library()
         checked = Bundle.open(os.fspath(bundle), verify=verify)
+        if variant is not None:
+            checked.variant(variant, verify=verify)
         runtime = onnxruntime_library or (None if os.environ.get(ONNXRUNTIME_VARIABLE) else wheel_onnxruntime())
         options = initialised(
             _abi.ModelOptions,

@@ -36,6 +36,8 @@ def run(args: argparse.Namespace) -> int:
 
     target = _target(args)
     bundle = Bundle.open(args.bundle, verify="sizes" if args.no_verify else "full")
+    for variant in bundle.manifest.variants:
+        bundle.variant(variant.slug, verify="sizes" if args.no_verify else "full")
     size = sum(entry.bytes for entry in bundle.manifest.files.values())
     facts = {"files": len(bundle.manifest.files), "bytes": size, "hashes": not args.no_verify}
     if args.json != "-":

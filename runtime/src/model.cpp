@@ -17,19 +17,6 @@ std::string joined(const std::vector<std::string>& words) {
     return text.empty() ? "none" : text;
 }
 
-void check_variant(const Manifest& manifest, const std::string& variant) {
-    if (variant.empty()) return;
-    for (const std::string& slug : manifest.variants) {
-        if (slug == variant) {
-            throw Error(EP_ERROR_UNSUPPORTED, "variant \"" + variant +
-                                                  "\" cannot be run by this version of libedgeprune; " +
-                                                  "open the bundle without a variant");
-        }
-    }
-    throw Error(EP_ERROR_INVALID_ARGUMENT,
-                "the bundle has no variant \"" + variant + "\"; it has: " + joined(manifest.variants));
-}
-
 // Refuses by name what a manifest may say and this library cannot do.
 void check_supported(const Manifest& manifest) {
     if (manifest.positions != "compact") {
@@ -64,7 +51,7 @@ Model::Model(const std::string& directory, const ModelSettings& settings)
       files_(directory),
       manifest_(parse_manifest(read_text_file(files_.directory() + "/manifest.json"))),
       preprocess_(parse_preprocess(manifest_.preprocess)) {
-    check_variant(manifest_, settings.variant);
+    if (!settings.variant.empty()) use_variant(manifest_, settings.variant);
     check_supported(manifest_);
     files_.check_sizes(manifest_);
     backend_ = open_ort_backend(settings.onnxruntime_library, parse_version(manifest_.min_onnxruntime));
@@ -141,7 +128,7 @@ std::string Model::describe() const {
         {"name", manifest_.name},
         {"family", manifest_.family},
         {"provider", backend_->provider()},
-        {"variant", nullptr},
+        {"variant", manifest_.variant.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(manifest_.variant)},
         {"onnxruntime", {{"version", backend_->version()}, {"library", backend_->library()}}},
         {"context_length", manifest_.context_length},
         {"visual_tokens", manifest_.visual_tokens},
