@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", required=True, metavar="T", help="see `edgeprune list targets`")
     parser.add_argument("--precision", required=True, metavar="P", help="int8, or vision=int8,decoder=fp32")
     parser.add_argument("--rebuild", action="store_true", help="build again what is there already")
+    parser.add_argument("--force", action="store_true", help="build although memory or disk seem too small")
     add_no_verify(parser)
 
 
@@ -34,9 +35,11 @@ def run(args: argparse.Namespace) -> int:
         )
     bundle = Bundle.open(args.bundle, verify="sizes" if args.no_verify else "full")
     with needs_extra("build", "build"):
-        from edgeprune.engines import cpu
+        from edgeprune.engines import cpu, preflight
 
         cpu.require(bundle, target, precision)
+        if not args.force:
+            preflight.require(bundle, precision)
         print(f"{target.name}: " + ", ".join(f"{graph} {word}" for graph, word in precision.items()), flush=True)
         slug, built = cpu.build(
             bundle, target, precision, rebuild=args.rebuild, say=lambda text: print(text, flush=True)
