@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -19,8 +17,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from edgeprune.disk import disk_error, lock, locked_directory, sync, sync_tree
 from edgeprune.errors import BundleError, UserError
-from edgeprune.manifest import FileEntry, Manifest, parse, require_safe_path
+from edgeprune.manifest import FileEntry, Manifest, Variant, parse, require_safe_path
 
 MANIFEST = "manifest.json"
 _CHUNK_BYTES = 1 << 20
@@ -62,6 +61,16 @@ class Bundle:
             raise BundleError(f"{self.path}: the manifest lists no file {name}.")
         return self.path / name
 
+    def variant(self, slug: str, *, verify: Literal["full", "sizes"] = "full") -> Variant:
+        """A variant by its slug, its files verified; BundleError when there is none or a file differs."""
+        found = next((variant for variant in self.manifest.variants if variant.slug == slug), None)
+        if found is None:
+            known = ", ".join(variant.slug for variant in self.manifest.variants) or "none"
+            raise BundleError(f"{self.path} has no variant {slug!r}; it has: {known}; `edgeprune build` makes one.")
+        for name, entry in found.files.items():
+            _verify_file(self.path, name, entry, hashes=verify == "full", remedy="build the variant again")
+        return found
+
     def golden(self) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, np.ndarray[Any, Any]]]:
         """Golden inputs and outputs by name; BundleError when the bundle has none."""
         golden = self.manifest.golden
@@ -89,10 +98,16 @@ def read_manifest(root: Path) -> Manifest:
 
 def scan_files(root: Path) -> dict[str, dict[str, Any]]:
     """{relative path: {"sha256", "bytes"}} of every file below `root` except the manifest and the variants."""
+    entries = scan_folder(root, root)
+    return {name: entry for name, entry in entries.items() if name != MANIFEST and not name.startswith("variants/")}
+
+
+def scan_folder(root: Path, folder: Path) -> dict[str, dict[str, Any]]:
+    """{path relative to `root`: {"sha256", "bytes"}} of every file below `folder`, a folder of the bundle `root`."""
     entries: dict[str, dict[str, Any]] = {}
-    for path in sorted(root.rglob("*")):
+    for path in sorted(folder.rglob("*")):
         name = path.relative_to(root).as_posix()
-        if name == MANIFEST or name.startswith("variants/") or (path.is_dir() and not path.is_symlink()):
+        if path.is_dir() and not path.is_symlink():
             continue
         require_safe_path(name)
         _require_inside(root, name)
@@ -119,24 +134,22 @@ def dump_manifest(manifest: Mapping[str, Any]) -> bytes:
     return (text + "\n").encode("utf-8")
 
 
-def _verify_file(root: Path, name: str, entry: FileEntry, *, hashes: bool) -> None:
+def _verify_file(
+    root: Path, name: str, entry: FileEntry, *, hashes: bool, remedy: str = "export the bundle again"
+) -> None:
     path = root / name
     _require_inside(root, name)
     try:
         info = path.stat()
         if not stat.S_ISREG(info.st_mode):
-            raise BundleError(f"{path} is not a regular file; export the bundle again.")
+            raise BundleError(f"{path} is not a regular file; {remedy}.")
         if info.st_size != entry.bytes:
-            raise BundleError(
-                f"{path} has {info.st_size} bytes but the manifest says {entry.bytes}; export the bundle again."
-            )
+            raise BundleError(f"{path} has {info.st_size} bytes but the manifest says {entry.bytes}; {remedy}.")
         found = sha256_of(path) if hashes else entry.sha256
     except OSError as error:
-        raise BundleError(f"cannot read {path}: {error.strerror}; export the bundle again.") from error
+        raise BundleError(f"cannot read {path}: {error.strerror}; {remedy}.") from error
     if found != entry.sha256:
-        raise BundleError(
-            f"{path} has sha256 {found[:12]}... but the manifest says {entry.sha256[:12]}...; export the bundle again."
-        )
+        raise BundleError(f"{path} has sha256 {found[:12]}... but the manifest says {entry.sha256[:12]}...; {remedy}.")
 
 
 def _require_inside(root: Path, name: str) -> None:
@@ -216,18 +229,18 @@ class BundleWriter:
 
     def __enter__(self) -> BundleWriter:
         self.require_place()
-        with _readable_errors(self.final), _locked_directory(self.final.parent):
+        with _readable_errors(self.final), locked_directory(self.final.parent):
             self._clear_stale()
             self._require_free()
             self.path.mkdir()
-            self._lock = _lock(self.path)
+            self._lock = lock(self.path)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if not self._committed:
             shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
-        full = _disk_error(error)
+        full = disk_error(error)
         if full is not None:
             raise UserError(f"cannot write {self.final}: {full.strerror}; nothing was kept of it.") from error
 
@@ -240,12 +253,12 @@ class BundleWriter:
         """
         text = dump_manifest({**manifest, "files": scan_files(self.path)})
         (self.path / MANIFEST).write_bytes(text)
-        _sync_tree(self.path)
-        with _locked_directory(self.final.parent):
+        sync_tree(self.path)
+        with locked_directory(self.final.parent):
             self._require_free()
             self._rename()
             self._committed = True
-            _sync(self.final.parent)
+            sync(self.final.parent)
         return self.final
 
     def require_place(self) -> None:
@@ -261,7 +274,7 @@ class BundleWriter:
                 "free some space."
             )
         self._require_free()
-        with _readable_errors(self.final), _locked_directory(self.final.parent):
+        with _readable_errors(self.final), locked_directory(self.final.parent):
             self._stale_partials()
 
     def _require_parent(self) -> None:
@@ -293,11 +306,11 @@ class BundleWriter:
         """What killed writers left; UserError when one of the writers is alive."""
         stale = self._siblings("partial")
         for path in stale:
-            lock = _lock(path)
-            if lock < 0:
+            held = lock(path)
+            if held < 0:
                 writer = path.name.rpartition("-")[2]
                 raise UserError(f"another export (process {writer}) is writing {self.final}; wait for it to end.")
-            os.close(lock)
+            os.close(held)
         return stale
 
     def _clear_stale(self) -> None:
@@ -337,61 +350,8 @@ def _readable_errors(final: Path) -> Iterator[None]:
         raise UserError(f"cannot write {final}: {error.strerror}; choose another output directory.") from error
 
 
-@contextlib.contextmanager
-def _locked_directory(path: Path) -> Iterator[None]:
-    """Holds off other writers below `path` for the moments in which names are looked up and changed."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        # Some network file systems know no locks; the renames are atomic there too, only the message would differ.
-        with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _lock(path: Path) -> int:
-    """An open handle that holds the lock of a directory, -1 when another process holds it."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        return -1
-    except OSError:
-        # No locks on this file system: the handle alone has to do.
-        return handle
-    return handle
-
-
-def _disk_error(error: BaseException | None) -> OSError | None:
-    """The error among `error` and its causes that says the disk took no more."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
-
-
 def _remove(path: Path) -> None:
     if path.is_symlink():
         path.unlink()
     else:
         shutil.rmtree(path)
-
-
-def _sync_tree(root: Path) -> None:
-    for folder, _, names in os.walk(root):
-        for name in names:
-            _sync(Path(folder, name))
-        _sync(Path(folder))
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

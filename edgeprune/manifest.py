@@ -228,6 +228,27 @@ class ParityRow:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """What `edgeprune build` made for one target; without `graphs` it holds engines, which its build.json lists."""
+
+    slug: str
+    target: str
+    precision: dict[str, str]
+    key: str
+    build: str
+    files: dict[str, FileEntry]
+    parity: tuple[ParityRow, ...]
+    graphs: Graphs | None = None
+
+    def __post_init__(self) -> None:
+        require(re.fullmatch(r"[A-Za-z0-9.-]+", self.slug), f"{self.slug!r} is not a variant slug")
+        require(self.build in self.files, f"{self.build} is used but not listed in files")
+        for path in self.files:
+            require_safe_path(path)
+            require(path.startswith(f"variants/{self.slug}/"), f"{path} lies outside variants/{self.slug}/")
+
+
+@dataclass(frozen=True)
 class Manifest:
     schema_version: int
     name: str
@@ -248,7 +269,7 @@ class Manifest:
     files: dict[str, FileEntry]
     opset: int
     min_onnxruntime: str
-    variants: tuple[dict[str, Any], ...]
+    variants: tuple[Variant, ...]
     golden: Golden
     parity: tuple[ParityRow, ...]
     versions: dict[str, str]
@@ -259,24 +280,24 @@ class Manifest:
         require(min(self.grid) >= 1, "grid must be positive")
         require(math.prod(self.grid) == self.visual_tokens, "grid and visual_tokens disagree")
         require(re.fullmatch(r"[0-9]+\.[0-9]+", self.min_onnxruntime) is not None, "min_onnxruntime is not A.B")
-        for variant in self.variants:
-            slug = variant.get("slug")
-            require(isinstance(slug, str) and re.fullmatch(r"[A-Za-z0-9.-]+", slug), f"{slug!r} is not a variant slug")
         for path in self.files:
             require_safe_path(path)
-        self._require_graph_files()
+        golden = [path for path in (self.golden.inputs, self.golden.outputs) if path is not None]
+        self._require_graph_files(self.graphs, {}, golden)
+        require(len({variant.slug for variant in self.variants}) == len(self.variants), "a variant stands twice")
+        for variant in self.variants:
+            if variant.graphs is not None:
+                self._require_graph_files(variant.graphs, variant.files, [])
 
-    def _require_graph_files(self) -> None:
-        missing = set(self.methods.each) ^ set(self.graphs.vision)
+    def _require_graph_files(self, graphs: Graphs, more: Mapping[str, FileEntry], others: list[str]) -> None:
+        missing = set(self.methods.each) ^ set(graphs.vision)
         require(not missing, f"method {', '.join(sorted(missing))} and graphs.vision do not match")
         for name, method in self.methods.each.items():
             require(method.name == name, f"methods.each.{name} calls itself {method.name!r}")
-            require(self.graphs.vision[name], f"graphs.vision.{name} has no graph")
-        named = [path for graph in self.graphs for path in (graph.file, *graph.data)]
-        named += [path for path in (self.golden.inputs, self.golden.outputs) if path is not None]
-        for path in named:
+            require(graphs.vision[name], f"graphs.vision.{name} has no graph")
+        for path in [path for graph in graphs for path in (graph.file, *graph.data)] + others:
             require_safe_path(path)
-            require(path in self.files, f"{path} is used but not listed in files")
+            require(path in self.files or path in more, f"{path} is used but not listed in files")
 
 
 def require(condition: object, problem: str) -> None:

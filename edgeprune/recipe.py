@@ -92,7 +92,7 @@ class ExportRecipe:
     @classmethod
     def from_toml(cls, text: str) -> ExportRecipe:
         """Reads what `to_toml` writes. Needs Python 3.11, or the package tomli on 3.10."""
-        toml = _toml_module()
+        toml = toml_module()
         try:
             fields = toml.loads(text)
         except ValueError as error:
@@ -177,7 +177,8 @@ def _toml(value: object) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _toml_module() -> Any:
+def toml_module() -> Any:
+    """The TOML reader of this Python: `loads(text)`. DependencyError on Python 3.10 without tomli."""
     for name in ("tomllib", "tomli"):
         try:
             return importlib.import_module(name)

@@ -6,7 +6,6 @@ Source of the facts used here: TensorRT-RTX 1.7 and Polygraphy 0.53 as installed
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import importlib.util
 import os
@@ -15,24 +14,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from edgeprune.engines.shapes import ShapeRange
 from edgeprune.errors import DependencyError, UserError
 
 Module = Literal["tensorrt_rtx", "tensorrt"]
-
-
-@dataclasses.dataclass(frozen=True)
-class ShapeRange:
-    """Smallest, most usual and largest shape of one graph input: an optimization profile's min/opt/max."""
-
-    min: tuple[int, ...]
-    opt: tuple[int, ...]
-    max: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        if not len(self.min) == len(self.opt) == len(self.max):
-            raise ValueError(f"min, opt and max differ in rank: {self}")
-        if not all(a <= b <= c for a, b, c in zip(self.min, self.opt, self.max, strict=True)):
-            raise ValueError(f"min <= opt <= max does not hold: {self}")
 
 
 def require(module: Module) -> None:

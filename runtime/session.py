@@ -256,7 +256,7 @@ class Model:
 
         Args:
             bundle: the directory.
-            variant: slug of a built variant; None: the canonical graphs.
+            variant: slug of a built variant, e.g. cpu-int8; None: the canonical graphs.
             threads: inside one graph run; 0: onnxruntime's own choice.
             onnxruntime_library: path of libonnxruntime; None: EDGEPRUNE_ORT_LIB when it is set, else the one inside an
                 installed onnxruntime package, else the loader's.
@@ -271,6 +271,8 @@ class Model:
         native = load_library()
         options = Resources(threads, **resources).options(variant, onnxruntime_library)
         checked = Bundle.open(os.fspath(bundle), verify=verify)
+        if variant is not None:
+            checked.variant(variant, verify=verify)
         out = ctypes.c_void_p()
         native.call("ep_model_open", path_bytes(bundle), ctypes.byref(options), ctypes.byref(out))
         return cls(native, Handle(native, out.value or 0, "ep_model_free"), checked)

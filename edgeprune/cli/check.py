@@ -1,6 +1,7 @@
-"""Verify a bundle: schema, paths, sizes, hashes, and with --parity its golden tensors through the runtime.
+"""Verify a bundle: schema, paths, sizes, hashes; with --target what it cannot run there, with --parity its results.
 
-Exit code 1: the runtime does not reproduce the golden tensors. A bundle that is damaged is a user error, exit code 2.
+Exit code 1: the target refuses something, or the runtime does not reproduce the golden tensors. A damaged bundle is a
+user error, exit code 2.
 """
 
 from __future__ import annotations
@@ -11,16 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.cli.arguments import add_json, add_no_verify
-from edgeprune.cli.output import mib, table, write_json
+from edgeprune.cli.output import mib, needs_extra, table, write_json
+from edgeprune.errors import UserError
 
 if TYPE_CHECKING:
     from edgeprune.bundle import Bundle
+    from edgeprune.engines.lint import Finding
+    from edgeprune.engines.targets import Target
     from edgeprune.manifest import ParityRow
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument("--parity", action="store_true", help="replay the golden tensors through the runtime")
+    parser.add_argument("--target", metavar="T", help="name what this target cannot run; see `edgeprune list targets`")
+    parser.add_argument("--precision", metavar="P", help="with --target: refuse a precision that it lacks")
     add_no_verify(parser)
     add_json(parser)
 
@@ -28,7 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from edgeprune.bundle import Bundle
 
+    target = _target(args)
     bundle = Bundle.open(args.bundle, verify="sizes" if args.no_verify else "full")
+    for variant in bundle.manifest.variants:
+        bundle.variant(variant.slug, verify="sizes" if args.no_verify else "full")
     size = sum(entry.bytes for entry in bundle.manifest.files.values())
     facts = {"files": len(bundle.manifest.files), "bytes": size, "hashes": not args.no_verify}
     if args.json != "-":
@@ -36,12 +45,49 @@ def run(args: argparse.Namespace) -> int:
         print(f"{bundle.path}: {facts['files']} files, {mib(size)}, {compared} agree with the manifest")
     rows = parity_rows(bundle) if args.parity else []
     failed = sum(not row.passed for row in rows)
+    findings = [] if target is None else lint_findings(bundle, target)
     if args.json is not None:
-        write_json({**facts, "parity": [_row(row) for row in rows], "ok": not failed}, args.json)
+        report = {**facts, "parity": [_row(row) for row in rows], "ok": not failed and not findings}
+        lint = {} if target is None else {"target": target.name, "findings": [f.to_dict() for f in findings]}
+        write_json({**report, **lint}, args.json)
     if rows and args.json != "-":
         print(_text(rows))
         print(f"{failed} of {len(rows)} checks failed" if failed else f"all {len(rows)} checks passed")
-    return 1 if failed else 0
+    if target is not None and args.json != "-":
+        print(_lint_text(findings, target))
+    return 1 if failed or findings else 0
+
+
+def lint_findings(bundle: Bundle, target: Target) -> list[Finding]:
+    """What the target refuses in the bundle's graphs; reads no weights and needs no GPU."""
+    with needs_extra("build", "check --target"):
+        from edgeprune.engines import lint
+    return lint.check_bundle(bundle, target)
+
+
+def _target(args: argparse.Namespace) -> Target | None:
+    """The target that is asked about; it must have the precision."""
+    if args.target is None:
+        if args.precision is not None:
+            raise UserError("--precision belongs to a target; add --target, see `edgeprune list targets`.")
+        return None
+    from edgeprune.engines import precisions, targets
+
+    target = targets.find(args.target)
+    for precision in precisions.parse(args.precision).values() if args.precision else ():
+        target.require_precision(precision)
+    return target
+
+
+def _lint_text(findings: list[Finding], target: Target) -> str:
+    """A line per finding with its remedy, and the sum."""
+    from edgeprune.engines import lint
+
+    count = len(lint.rules_for(target))
+    if not findings:
+        return f"{target.name}: {count} rules, nothing refused"
+    lines = [f"{f.graph}: {f.node}: {f.rule}: {f.problem}. {f.remedy}" for f in findings]
+    return "\n".join([*lines, f"{target.name}: {count} rules, {len(findings)} finding(s)"])
 
 
 def parity_rows(bundle: Bundle) -> list[ParityRow]:

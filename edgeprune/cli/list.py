@@ -15,9 +15,6 @@ from edgeprune.cli.arguments import add_json
 from edgeprune.cli.output import table, write_json
 from edgeprune.errors import UserError
 
-#: what a bundle can run on today.
-TARGETS = [{"name": "cpu", "precisions": ["fp32"], "summary": "the bundle's own graphs, by onnxruntime on any CPU"}]
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=["methods", "models", "targets"], help="what to list")
@@ -77,12 +74,18 @@ def models() -> list[dict[str, Any]]:
 
 
 def targets() -> list[dict[str, Any]]:
-    """Name and precisions of every target that works today."""
-    return [dict(target) for target in TARGETS]
+    """Every row of engines/targets.toml."""
+    from edgeprune.engines import targets as table_of_targets
+
+    return [target.to_dict() for target in table_of_targets.all_targets()]
+
+
+#: left to --json: they would make the lines of targets too long.
+_HIDDEN = ("parameters", "builder", "newer_ops", "memory_mib")
 
 
 def _text(entries: list[dict[str, Any]]) -> str:
-    columns = [key for key in entries[0] if key != "parameters"]
+    columns = sorted((key for key in entries[0] if key not in _HIDDEN), key="summary".__eq__)
     rows = [columns] + [[_cell(entry[key]) for key in columns] for entry in entries]
     if "parameters" in entries[0]:
         rows[0] = [*columns, "parameters"]
@@ -92,7 +95,7 @@ def _text(entries: list[dict[str, Any]]) -> str:
 
 
 def _cell(value: Any) -> str:
-    return ", ".join(value) if isinstance(value, list) else str(value)
+    return (", ".join(value) or "-") if isinstance(value, list) else str(value)
 
 
 def _is_class_variable(node: ast.AnnAssign) -> bool:

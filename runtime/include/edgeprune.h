@@ -150,7 +150,7 @@ EP_API void ep_set_log(ep_log_fn fn, ep_log_level least, void *user_data);
 typedef struct ep_model_options {
     size_t struct_size;
     const char *onnxruntime_library; /* its path; NULL: EDGEPRUNE_ORT_LIB when set, else the loader path */
-    const char *variant;             /* slug of a built variant; NULL: the canonical fp32 graphs */
+    const char *variant;             /* slug of a built variant that onnxruntime runs; NULL: the canonical graphs */
     int32_t threads;                 /* threads inside one graph run; 0: onnxruntime's own choice */
     int32_t verify;                  /* an ep_verify value */
     int64_t memory_limit_bytes;      /* 0: none; else ep_model_open refuses a bundle whose "memory" "total_bytes" (see

@@ -231,6 +231,7 @@ void parse_methods(const Node& node, Manifest& manifest) {
 }
 
 void parse_graphs(const Node& node, Manifest& manifest) {
+    manifest.vision.clear();
     for (const auto& [name, list] : node["vision"].members()) {
         std::vector<GraphSpec>& stages = manifest.vision[name];
         for (const Node& item : list.items()) stages.push_back(parse_graph(item));
@@ -249,7 +250,7 @@ void parse_files(const Node& node, Manifest& manifest) {
         FileSpec spec;
         spec.sha256 = file["sha256"].text();
         spec.bytes = static_cast<uint64_t>(file["bytes"].integer(0));
-        manifest.files.emplace(safe_path(path, "files"), spec);
+        manifest.files.emplace(safe_path(path, node.path()), spec);
     }
 }
 
@@ -277,7 +278,7 @@ Manifest parse_root(const Node& root) {
     parse_graphs(root["graphs"], manifest);
     parse_files(root["files"], manifest);
     manifest.min_onnxruntime = root["min_onnxruntime"].text();
-    for (const Node& item : root["variants"].items()) manifest.variants.push_back(item["slug"].text());
+    for (const Node& item : root["variants"].items()) manifest.variants.emplace(item["slug"].text(), item.json());
     return manifest;
 }
 
@@ -288,6 +289,24 @@ Manifest parse_manifest(const std::string& json_text) {
     const Json document = Json::parse(json_text, nullptr, /*allow_exceptions=*/false);
     if (document.is_discarded()) fail("this is not JSON");
     return parse_root(Node(document, ""));
+}
+
+void use_variant(Manifest& manifest, const std::string& slug) {
+    const auto found = manifest.variants.find(slug);
+    if (found == manifest.variants.end()) {
+        std::string known;
+        for (const auto& [name, json] : manifest.variants) known += (known.empty() ? "" : ", ") + name;
+        throw Error(EP_ERROR_INVALID_ARGUMENT, "the bundle has no variant \"" + slug + "\"; it has: " +
+                                                   (known.empty() ? "none" : known) + "; `edgeprune build` makes one");
+    }
+    const Node node(found->second, "variants." + slug);
+    if (!node.has("graphs")) {
+        throw Error(EP_ERROR_UNSUPPORTED, "variant \"" + slug + "\" holds engines for " + node["target"].text() +
+                                              ", which this library cannot run; open the bundle without a variant");
+    }
+    parse_graphs(node["graphs"], manifest);
+    parse_files(node["files"], manifest);
+    manifest.variant = slug;
 }
 
 }  // namespace edgeprune

@@ -85,10 +85,15 @@ struct Manifest {
     GraphSpec embedding, decoder;
     std::map<std::string, FileSpec> files;
     std::string min_onnxruntime;
-    std::vector<std::string> variants;
+    std::map<std::string, nlohmann::json> variants;  // read by use_variant
+    std::string variant;                             // slug of the one in use; "": the canonical graphs
 };
 
 // Throws Error(EP_ERROR_BUNDLE) that names the field, also for paths that are absolute or contain "..".
 Manifest parse_manifest(const std::string& json_text);
+
+// Puts the graphs and files of a built variant in the place of the canonical ones.
+// Throws Error: EP_ERROR_INVALID_ARGUMENT when there is none of that name, EP_ERROR_UNSUPPORTED when it holds engines.
+void use_variant(Manifest& manifest, const std::string& slug);
 
 }  // namespace edgeprune

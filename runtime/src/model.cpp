@@ -22,19 +22,6 @@ Threading one_thread(Threading threading) {
     return threading;
 }
 
-void check_variant(const Manifest& manifest, const std::string& variant) {
-    if (variant.empty()) return;
-    for (const std::string& slug : manifest.variants) {
-        if (slug == variant) {
-            throw Error(EP_ERROR_UNSUPPORTED, "variant \"" + variant +
-                                                  "\" cannot be run by this version of libedgeprune; " +
-                                                  "open the bundle without a variant");
-        }
-    }
-    throw Error(EP_ERROR_INVALID_ARGUMENT,
-                "the bundle has no variant \"" + variant + "\"; it has: " + joined(manifest.variants));
-}
-
 // Refuses by name what a manifest may say and this library cannot do.
 void check_supported(const Manifest& manifest) {
     if (manifest.positions != "compact") {
@@ -73,7 +60,7 @@ Model::Model(const std::string& directory, const ModelSettings& settings)
       files_(directory),
       manifest_(parse_manifest(read_text_file(files_.directory() + "/manifest.json"))),
       preprocess_(parse_preprocess(manifest_.preprocess)) {
-    check_variant(manifest_, settings.variant);
+    if (!settings.variant.empty()) use_variant(manifest_, settings.variant);
     check_supported(manifest_);
     limit_context(manifest_, settings.context_tokens);
     files_.check_sizes(manifest_);
@@ -131,7 +118,8 @@ const BoundGraph& Model::vision(const std::string& name) const {
 std::string Model::describe() const {
     nlohmann::ordered_json description = describe_manifest(manifest_);
     description["provider"] = backend_->provider();
-    description["variant"] = nullptr;
+    description["variant"] =
+        manifest_.variant.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(manifest_.variant);
     description["onnxruntime"] = {{"version", backend_->version()}, {"library", backend_->library()}};
     return dumped(description);
 }
@@ -139,6 +127,7 @@ std::string Model::describe() const {
 std::string describe_bundle(const std::string& directory, const ModelSettings& settings) {
     const BundleFiles files(directory);
     Manifest manifest = parse_manifest(read_text_file(files.directory() + "/manifest.json"));
+    if (!settings.variant.empty()) use_variant(manifest, settings.variant);
     limit_context(manifest, settings.context_tokens);
     files.check_sizes(manifest);
     return dumped(describe_manifest(manifest));

@@ -36,7 +36,7 @@ def test_the_version_is_that_of_the_package() -> None:
         (["--fly"], "VERB"),
         (["run", "x.bundle", "--prompt", "q", "--fly"], "unrecognized arguments: --fly"),
         (["run", "x.bundle", "--prompt", "q", "--max", "3"], "unrecognized arguments: --max"),
-        (["run", "x.bundle", "--prompt", "q", "--temperature", "1"], "unrecognized arguments: --temperature"),
+        (["run", "x.bundle", "--prompt", "q", "--beams", "4"], "unrecognized arguments: --beams"),
         (["run", "x.bundle", "--prompt", "q", "--max-new-tokens", "0"], "whole number from 1"),
         (["run", "x.bundle", "--prompt", "q", "--max-new-tokens", "1e9"], "whole number from 1"),
         (["run", "x.bundle", "--prompt", "q", "--max-new-tokens", "99999999999"], "whole number from 1"),

@@ -7,7 +7,7 @@ import pathlib
 
 import pytest
 
-from edgeprune.engines import tensorrt
+from edgeprune.engines import shapes, tensorrt
 from edgeprune.errors import DependencyError, UserError
 
 has_rtx = importlib.util.find_spec("tensorrt_rtx") is not None
@@ -16,9 +16,9 @@ needs_rtx = pytest.mark.skipif(not has_rtx, reason="tensorrt_rtx is not installe
 
 def test_shape_range_rejects_disorder() -> None:
     with pytest.raises(ValueError, match="min <= opt <= max"):
-        tensorrt.ShapeRange((2,), (1,), (3,))
+        shapes.ShapeRange((2,), (1,), (3,))
     with pytest.raises(ValueError, match="rank"):
-        tensorrt.ShapeRange((1,), (1, 1), (1,))
+        shapes.ShapeRange((1,), (1, 1), (1,))
 
 
 def test_missing_module_says_what_to_install() -> None:
@@ -30,26 +30,24 @@ def test_missing_module_says_what_to_install() -> None:
             tensorrt.require("tensorrt_rtx")
 
 
-def fixed(*shape: int) -> tensorrt.ShapeRange:
-    return tensorrt.ShapeRange(shape, shape, shape)
+def fixed(*shape: int) -> shapes.ShapeRange:
+    return shapes.ShapeRange(shape, shape, shape)
 
 
-def vision_profile(graph, visual_tokens: int) -> dict[str, tensorrt.ShapeRange]:
+def vision_profile(graph, visual_tokens: int) -> dict[str, shapes.ShapeRange]:
     """Batch 1, any K."""
     by_role = {t.role: t for t in graph.inputs}
     profile = {by_role["pixel_values"].name: fixed(1, *by_role["pixel_values"].shape[1:])}
     if "keep_slots" in by_role:
-        profile[by_role["keep_slots"].name] = tensorrt.ShapeRange(
-            (1,), (max(1, visual_tokens // 10),), (visual_tokens,)
-        )
+        profile[by_role["keep_slots"].name] = shapes.ShapeRange((1,), (max(1, visual_tokens // 10),), (visual_tokens,))
     return profile
 
 
-def decoder_profile(graph, past: tuple[int, int, int], new: tuple[int, int, int]) -> dict[str, tensorrt.ShapeRange]:
+def decoder_profile(graph, past: tuple[int, int, int], new: tuple[int, int, int]) -> dict[str, shapes.ShapeRange]:
     """Prefill (past 0, many new tokens) or decode (one new token), as (min, opt, max) of both."""
     total = tuple(p + n for p, n in zip(past, new, strict=True))
 
-    def sized(shape: list[int | str]) -> tensorrt.ShapeRange:
+    def sized(shape: list[int | str]) -> shapes.ShapeRange:
         def at(i: int) -> tuple[int, ...]:
             return tuple(
                 s
@@ -64,7 +62,7 @@ def decoder_profile(graph, past: tuple[int, int, int], new: tuple[int, int, int]
                 for s in shape
             )
 
-        return tensorrt.ShapeRange(at(0), at(1), at(2))
+        return shapes.ShapeRange(at(0), at(1), at(2))
 
     return {t.name: sized(t.shape) for t in graph.inputs}
 

@@ -22,7 +22,15 @@ STRANGERS = [None, True, -1, "../x", {}]
 
 
 def whole_manifest() -> dict[str, Any]:
-    return {**manifest(), "files": {name: {"sha256": "0" * 64, "bytes": len(data)} for name, data in FILES.items()}}
+    whole = manifest()
+    files = {name: {"sha256": "0" * 64, "bytes": len(data)} for name, data in FILES.items()}
+    build = "variants/cpu-int8/0123/build.json"
+    variant = {
+        "slug": "cpu-int8", "target": "cpu", "precision": {"vision": "int8"}, "key": "0123", "build": build,
+        "files": {build: {"sha256": "1" * 64, "bytes": 2}}, "parity": copy.deepcopy(whole["parity"]),
+        "graphs": copy.deepcopy(whole["graphs"]),
+    }  # fmt: skip
+    return {**whole, "files": files, "variants": [variant]}
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -100,6 +108,10 @@ def test_an_unknown_field_is_refused_at_every_level() -> None:
         (("golden",), {"inputs": "g/i.npz", "outputs": "g/o.npz"}, "g/i.npz is used but not listed"),
         (("prompt", "segments", 0), {"text": "a", "question": True}, r"prompt.segments\[0\]: a prompt segment holds"),
         (("tokens", "eos"), [-1], "tokens: token ids must not be negative"),
+        (("variants", 0, "slug"), "cpu int8", "is not a variant slug"),
+        (("variants", 0, "files"), {}, "build.json is used but not listed in files"),
+        (("variants", 0, "slug"), "cpu", "lies outside variants/cpu/"),
+        (("variants", 0, "graphs", "decoder", "file"), "onnx/x.onnx", "onnx/x.onnx is used but not listed"),
         (("family",), 3, "family must be text, not 3"),
     ],
 )

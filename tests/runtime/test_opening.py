@@ -130,10 +130,26 @@ def test_what_this_library_cannot_do_yet(write_bundle: BundleWriter, place: str,
     refused(write_bundle(change=lambda manifest: set_path(manifest, place, value)), UNSUPPORTED, text)
 
 
+def with_variant(path: pathlib.Path, **changes: Any) -> pathlib.Path:
+    """Writes the canonical graphs once more as a variant into the manifest; a change of None leaves a field out."""
+    manifest = json.loads((path / "manifest.json").read_text())
+    variant = {"slug": "cpu-int8", "target": "cpu", "graphs": manifest["graphs"], "files": {}, **changes}
+    manifest["variants"] = [{key: value for key, value in variant.items() if value is not None}]
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    return path
+
+
 def test_variants(write_bundle: BundleWriter) -> None:
-    path = write_bundle(change=lambda manifest: set_path(manifest, "variants", [{"slug": "cpu-int8"}]))
+    path = write_bundle()
+    native_open(with_variant(path), variant=b"cpu-int8")
     refused(path, INVALID_ARGUMENT, 'no variant "cuda"; it has: cpu-int8', variant=b"cuda")
-    refused(path, UNSUPPORTED, 'variant "cpu-int8" cannot be run', variant=b"cpu-int8")
+    engines = with_variant(path, target="thor", graphs=None)
+    refused(engines, UNSUPPORTED, 'variant "cpu-int8" holds engines for thor, which this', variant=b"cpu-int8")
+    outside = with_variant(path, files={"../x": {"sha256": "0", "bytes": 1}})
+    refused(outside, BUNDLE, "variants.cpu-int8.files is .*paths must be relative", variant=b"cpu-int8")
+    graphs = json.loads((path / "manifest.json").read_text())["graphs"]
+    missing = with_variant(path, graphs={**graphs, "vision": {}})
+    refused(missing, BUNDLE, "graphs.vision has no graph for the method", variant=b"cpu-int8")
 
 
 def test_folders_that_are_no_bundles(tmp_path: pathlib.Path) -> None:

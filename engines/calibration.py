@@ -1,0 +1,101 @@
+"""Inputs of a bundle's graphs to measure with: the golden picture and question where there are some, else made ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgeprune.bundle import Bundle
+from edgeprune.engines.quantise import run
+from edgeprune.errors import UserError
+from edgeprune.manifest import Graph, Preprocess
+
+Array = np.ndarray[Any, Any]
+_TEXT_TOKENS = 16
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Feeds of every graph, by tensor name, and what they are made of in words."""
+
+    source: str
+    vision: dict[str, dict[str, Array]]
+    decoder: dict[str, Array]
+
+
+def inputs(bundle: Bundle) -> Inputs:
+    """One picture with every visual token kept, and the prefill of its question.
+
+    Raises:
+        UserError: a graph reads a role that these inputs do not have.
+    """
+    manifest = bundle.manifest
+    graphs = {method: stages[0] for method, stages in manifest.graphs.vision.items()}
+    edge = _shape(graphs[manifest.methods.default], "pixel_values")[2:]
+    golden = manifest.golden.outputs is not None
+    outputs = bundle.golden()[1] if golden else {}
+    noise = np.random.default_rng(0)
+    pixels = outputs["pixels_rgb"] if golden else noise.integers(0, 256, (*edge, 3), dtype=np.uint8)
+    ids = (
+        outputs["prompt_ids"] if golden else noise.integers(0, _shape_vocabulary(manifest.graphs.decoder), _TEXT_TOKENS)
+    )
+    values = normalise(pixels, manifest.preprocess)
+    vision = {method: _vision_feeds(graph, values, manifest.visual_tokens) for method, graph in graphs.items()}
+    default = manifest.methods.default
+    seen = _role_run(bundle, graphs[default], vision[default], "visual_embeds")[0]
+    text_ids = np.where(ids == manifest.tokens.image, 0, ids)[None].astype(np.int64)
+    embedding = manifest.graphs.embedding
+    text = _role_run(bundle, embedding, {_name(embedding, "input_ids"): text_ids}, "inputs_embeds")[0]
+    rows = np.concatenate([text, seen.astype(text.dtype)])
+    source = "the golden picture and question" if golden else "seeded noise, since the bundle has no golden tensors"
+    return Inputs(source, vision, _decoder_feeds(manifest.graphs.decoder, rows[-manifest.context_length :]))
+
+
+def normalise(pixels: Array, preprocess: Preprocess) -> Array:
+    """(S,S,3) bytes -> (1,3,S,S) float32 as the vision graph reads it."""
+    values = pixels.astype(np.float32)
+    if not preprocess.folded:
+        values = (values * preprocess.rescale - np.array(preprocess.mean)) / np.array(preprocess.std)
+    return np.ascontiguousarray(values.transpose(2, 0, 1)[None], dtype=np.float32)
+
+
+def _vision_feeds(graph: Graph, values: Array, visual_tokens: int) -> dict[str, Array]:
+    known = {"pixel_values": values, "keep_slots": np.zeros(visual_tokens, np.float32)}
+    unknown = [tensor.role for tensor in graph.inputs if tensor.role not in known]
+    if unknown:
+        raise UserError(f"{graph.file} reads {unknown[0]}, which int8 has no inputs to measure with yet.")
+    return {tensor.name: known[tensor.role] for tensor in graph.inputs}
+
+
+def _decoder_feeds(graph: Graph, rows: Array) -> dict[str, Array]:
+    """Prefill of the embeddings (T,D) with an empty cache."""
+    count = len(rows)
+    known = {
+        "inputs_embeds": rows[None],
+        "position_ids": np.arange(count)[None],
+        "attention_mask": np.ones((1, count), np.int64),
+    }
+    feeds = {}
+    for tensor in graph.inputs:
+        empty = [size if isinstance(size, int) else int(size == "B") for size in tensor.shape]
+        feeds[tensor.name] = known[tensor.role] if tensor.role in known else np.zeros(empty, tensor.dtype)
+    return feeds
+
+
+def _role_run(bundle: Bundle, graph: Graph, feeds: dict[str, Array], role: str) -> Array:
+    return run(bundle.file(graph.file), feeds, [_name(graph, role)])[0]
+
+
+def _name(graph: Graph, role: str) -> str:
+    return next(tensor.name for tensor in (*graph.inputs, *graph.outputs) if tensor.role == role)
+
+
+def _shape(graph: Graph, role: str) -> tuple[int, ...]:
+    tensor = next(tensor for tensor in (*graph.inputs, *graph.outputs) if tensor.role == role)
+    return tuple(size if isinstance(size, int) else 1 for size in tensor.shape)
+
+
+def _shape_vocabulary(decoder: Graph) -> int:
+    return _shape(decoder, "logits")[-1]

@@ -1,0 +1,179 @@
+"""Builds the int8 variant of the target cpu, and compares it with the canonical graphs before it is published."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from edgeprune import machine
+from edgeprune.bundle import Bundle
+from edgeprune.engines import calibration, precisions, quantise
+from edgeprune.engines.targets import Target
+from edgeprune.engines.weights import WeightFile
+from edgeprune.errors import CheckFailed, UserError
+from edgeprune.manifest import Graph, ParityRow
+from edgeprune.tolerances import TOLERANCES
+from edgeprune.variant_writer import VariantWriter, to_json
+
+#: noise (quantise.noise) above which a product stays fp32: the first limit that meets the tolerance is taken.
+NOISE_LIMITS = (0.1, 0.05, 0.03, 0.02)
+WEIGHTS = "int8.data"
+_PACKAGES = ("onnx", "onnxruntime")
+_ROLES = {"vision": "visual_embeds", "decoder": "logits"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What one build works with; `say` tells the user how it goes."""
+
+    bundle: Bundle
+    writer: VariantWriter
+    weights: WeightFile
+    inputs: calibration.Inputs
+    say: Callable[[str], None]
+
+
+def require(bundle: Bundle, target: Target, precision: dict[str, str]) -> None:
+    """UserError unless this bundle can become this variant."""
+    for word in set(precision.values()) - {"fp32"}:
+        target.require_build(word)
+    if set(precision.values()) == {"fp32"}:
+        raise UserError("the bundle's own graphs are the fp32 ones: run it without a variant.")
+    if bundle.manifest.recipe.get("dtype") == "fp16":
+        raise UserError("int8 is made from fp32 graphs: export the bundle again with --dtype fp32.")
+
+
+def build_key(bundle: Bundle, target: Target, precision: dict[str, str]) -> str:
+    """Changes whenever the graphs, their weights, the target, the precision, the options or the tools change."""
+    names = sorted({name for graph in bundle.manifest.graphs for name in (graph.file, *graph.data)})
+    parts = {
+        "files": {name: bundle.manifest.files[name].sha256 for name in names},
+        "target": target.name,
+        "precision": precision,
+        "options": {
+            "noise_limits": NOISE_LIMITS,
+            "tolerance": [TOLERANCES[f"{role}_int8"] for role in _ROLES.values()],
+        },
+        "versions": versions(),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def versions() -> dict[str, str]:
+    return {package: metadata.version(package) for package in _PACKAGES}
+
+
+def build(
+    bundle: Bundle, target: Target, precision: dict[str, str], *, rebuild: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> tuple[str, bool]:  # fmt: skip
+    """Writes the variant into the bundle.
+
+    Returns:
+        Its slug, and whether it was built; it is not when one of the same key is there.
+
+    Raises:
+        UserError: the target or the bundle cannot serve this precision, or the disk is full.
+        CheckFailed: the quantised graphs stay too far from the canonical ones; nothing was changed.
+    """
+    require(bundle, target, precision)
+    slug, key = precisions.slug(target.slug, precision), build_key(bundle, target, precision)
+    if not rebuild and any(v.slug == slug and v.key == key for v in bundle.manifest.variants):
+        bundle.variant(slug)
+        return slug, False
+    started = time.monotonic()
+    with VariantWriter(bundle.path, slug, key) as writer:
+        job = Job(bundle, writer, WeightFile(writer.path / WEIGHTS), calibration.inputs(bundle), say)
+        graphs, rows, made = _graphs(job, precision)
+        facts = {
+            "target": target.name, "precision": precision, "measured_on": job.inputs.source, "graphs": made,
+            "versions": versions(), "machine": {key: machine.facts()[key] for key in ("processor", "cpu_flags")},
+            "seconds": round(time.monotonic() - started, 1),
+        }  # fmt: skip
+        (writer.path / "build.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        entry = {"target": target.name, "precision": precision, "build": writer.name("build.json"), "graphs": graphs}
+        writer.commit({**entry, "parity": to_json(rows)})
+    return slug, True
+
+
+def _graphs(job: Job, precision: dict[str, str]) -> tuple[dict[str, Any], list[ParityRow], list[dict[str, Any]]]:
+    """The variant's `graphs` of the manifest, its parity rows, and what build.json says of each graph made."""
+    canonical = job.bundle.manifest.graphs
+    written: dict[str, Any] = {"vision": {}, "embedding": canonical.embedding, "decoder": canonical.decoder}
+    rows, made = [], []
+    for stage, name, graph, feeds in _work(job):
+        if precision[stage] == "int8":
+            quantised, row, facts = _int8(job, stage, name, graph, feeds)
+            rows.append(row)
+            made.append(facts)
+        else:
+            quantised = graph
+        if stage == "vision":
+            written["vision"][name] = (quantised,)
+        else:
+            written[stage] = quantised
+    return to_json(written), rows, made
+
+
+def _work(job: Job) -> Iterator[tuple[str, str, Graph, dict[str, Any]]]:
+    """(stage, method or stage, graph, inputs) of every graph that may be quantised."""
+    graphs = job.bundle.manifest.graphs
+    for method, stages in graphs.vision.items():
+        yield "vision", method, stages[0], job.inputs.vision[method]
+    yield "decoder", "decoder", graphs.decoder, job.inputs.decoder
+
+
+def _int8(
+    job: Job, stage: str, name: str, graph: Graph, feeds: dict[str, Any]
+) -> tuple[Graph, ParityRow, dict[str, Any]]:
+    """One graph in int8, with the fewest products in fp32 that meet the tolerance."""
+    source = job.bundle.file(graph.file)
+    role = _ROLES[stage]
+    output = next(tensor.name for tensor in graph.outputs if tensor.role == role)
+    (wanted,) = quantise.run(source, feeds, [output])
+    noise = quantise.noise(source, feeds, job.writer.path)
+    file, tolerance = source.name, TOLERANCES[f"{role}_int8"]
+    for limit in NOISE_LIMITS:
+        fp32 = sorted(node for node, value in noise.items() if value > limit)
+        model = quantise.quantise(source, fp32)
+        trial = job.writer.path / f"trial-{file}"
+        WeightFile(trial.with_suffix(".data")).save(_copy(model), trial)
+        (found,) = quantise.run(trial, feeds, [output])
+        for path in (trial, trial.with_suffix(".data")):
+            path.unlink(missing_ok=True)
+        away = distance(found, wanted)
+        job.say(f"{file}: {len(noise) - len(fp32)} of {len(noise)} products in int8, 1 - cosine of {role} {away:.2g}")
+        if away <= tolerance:
+            break
+    else:
+        other = ",".join(f"{graph}={'fp32' if graph == stage else 'int8'}" for graph in precisions.GRAPHS)
+        raise CheckFailed(
+            f"{file}: 1 - cosine of {role} is {away:.2g} in int8, more than {tolerance:g}; nothing was "
+            f"changed, keep it in fp32 with --precision {other}."
+        )
+    job.weights.save(model, job.writer.path / file)
+    data = (job.writer.name(WEIGHTS),)
+    facts = {"file": file, "sha256": job.bundle.manifest.files[graph.file].sha256, "noise_limit": limit, "fp32": fp32}
+    row = ParityRow(f"{stage}/{name}", f"1 - cosine of {role}", away, tolerance, True)
+    return dataclasses.replace(graph, file=job.writer.name(file), data=data), row, facts
+
+
+def _copy(model: Any) -> Any:
+    copy = type(model)()
+    copy.CopyFrom(model)
+    return copy
+
+
+def distance(found: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any]) -> float:
+    """1 - cosine of two tensors as one vector each; 1 where the shapes differ or a value is not finite."""
+    if found.shape != wanted.shape or not np.isfinite(found).all():
+        return 1.0
+    a, b = found.astype(np.float64).ravel(), wanted.astype(np.float64).ravel()
+    return float(1 - a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-300))

@@ -1,0 +1,96 @@
+"""Dynamic int8 by onnxruntime.quantization: weights stored in int8, activations measured per tensor at run time.
+
+A product whose activation has a few very large entries loses most of its 8 bits to them. `noise` measures that on
+real inputs, and the products above a limit stay fp32.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+Arrays = Mapping[str, "np.ndarray[Any, Any]"]
+_PRODUCTS = ("MatMul", "Gemm")
+
+
+def products(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """The matrix products with a stored weight: what int8 is for."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return [node for node in model.graph.node if node.op_type in _PRODUCTS and node.input[1] in weights]
+
+
+def noise(graph: Path, feeds: Arrays, scratch: Path) -> dict[str, float]:
+    """Product -> rounding noise of its activation relative to the activation's root mean square.
+
+    The step is the range divided by 255; rounding to it makes an error of step / sqrt(12). `scratch` is a folder on the
+    bundle's file system, for a probe that is removed again.
+    """
+    model = onnx.load(graph, load_external_data=False)
+    nodes = products(model)
+    names = [name for name in dict.fromkeys(node.input[0] for node in nodes) if name not in feeds]
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        probe = _with_outputs(model, names, graph.parent, Path(folder))
+        values = {**feeds, **dict(zip(names, run(probe, feeds, names), strict=True))}
+    return {node.name: _relative_noise(values[node.input[0]]) for node in nodes}
+
+
+def quantise(graph: Path, fp32: list[str]) -> onnx.ModelProto:
+    """The graph with its products in int8 except those named in `fp32`; the weights are inside the model."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    model = onnx.load(graph)
+    # A Gemm becomes a MatMul with a transposed weight; the shapes noted before would contradict it.
+    del model.graph.value_info[:]
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        out = Path(folder) / graph.name
+        # Weights of 7 bits: the sum of two products of 8 bits overflows on x86 processors without VNNI.
+        quantize_dynamic(
+            model, out, op_types_to_quantize=["MatMul"], per_channel=True, reduce_range=True,
+            weight_type=QuantType.QInt8, nodes_to_exclude=fp32, use_external_data_format=True,
+        )  # fmt: skip
+        return onnx.load(out)
+
+
+def run(graph: Path, feeds: Arrays, names: list[str]) -> list[np.ndarray[Any, Any]]:
+    """Outputs of a graph by onnxruntime on this CPU."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+    found: list[np.ndarray[Any, Any]] = session.run(names, dict(feeds)) if names else []
+    return found
+
+
+def _with_outputs(model: onnx.ModelProto, names: list[str], weights: Path, folder: Path) -> Path:
+    """A copy of the graph that also returns `names`; its external data is linked."""
+    known = {info.name for info in model.graph.output}
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location" and not (folder / entry.value).exists():
+                # A link to another folder is refused by onnxruntime: the same file has to lie beside the graph.
+                (folder / entry.value).hardlink_to(weights / entry.value)
+    onnx.save(model, folder / "probe.onnx")
+    return folder / "probe.onnx"
+
+
+def _relative_noise(values: np.ndarray[Any, Any]) -> float:
+    span = max(float(values.max()), 0.0) - min(float(values.min()), 0.0)
+    scale = float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
+    return span / 255 / 12**0.5 / scale if scale else 0.0
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """onnxruntime.quantization recommends its own preparation in the root logger on every call."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)

@@ -1,0 +1,156 @@
+"""`build --target cpu` from outside: the variant is int8, compared and run; a failure leaves the bundle as it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from edgeprune.bundle import MANIFEST, Bundle
+from edgeprune.runtime.session import Model
+from edgeprune.tolerances import TOLERANCES
+from edgeprune.variant_writer import VariantWriter
+from tests.cli.bad_images import write_picture
+from tests.cli.command import assert_user_error, edgeprune, tree
+
+
+@pytest.fixture(scope="module")
+def built(tiny_bundle: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A copy of the tiny bundle with the variant cpu-int8."""
+    copy = shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("built") / "tiny.bundle")
+    done = edgeprune("build", copy, "--target", "cpu", "--precision", "int8")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert "wrote variant cpu-int8" in done.stdout
+    return copy
+
+
+def entry(bundle: pathlib.Path) -> dict[str, Any]:
+    (variant,) = json.loads((bundle / MANIFEST).read_text())["variants"]
+    return dict(variant)
+
+
+def test_the_graphs_hold_integer_products(built: pathlib.Path) -> None:
+    graphs = entry(built)["graphs"]
+    for graph in [*(stages[0] for stages in graphs["vision"].values()), graphs["decoder"]]:
+        operators = [node.op_type for node in onnx.load(built / graph["file"], load_external_data=False).graph.node]
+        assert "MatMulInteger" in operators, graph["file"]
+    assert graphs["embedding"]["file"] == "onnx/embedding.onnx"
+    assert len({graph["data"][0] for graph in (*(s[0] for s in graphs["vision"].values()), graphs["decoder"])}) == 1
+
+
+def test_parity_is_what_onnxruntime_gives(built: pathlib.Path, tiny_bundle: pathlib.Path) -> None:
+    variant = entry(built)
+    assert {row["stage"] for row in variant["parity"]} == {
+        *(f"vision/{name}" for name in variant["graphs"]["vision"]), "decoder/decoder",
+    }  # fmt: skip
+    assert all(row["passed"] and row["value"] <= row["tolerance"] for row in variant["parity"])
+    pixels = np.random.default_rng(3).normal(size=(1, 3, 56, 56)).astype(np.float32)
+    files = (tiny_bundle / "onnx" / "vision-none.onnx", built / variant["graphs"]["vision"]["none"][0]["file"])
+    exact, found = (
+        onnxruntime.InferenceSession(str(file)).run(["visual_embeds"], {"pixel_values": pixels})[0].ravel()
+        for file in files
+    )
+    cosine = exact @ found / np.linalg.norm(exact) / np.linalg.norm(found)
+    assert 1 - cosine <= 3 * TOLERANCES["visual_embeds_int8"], "another picture than the one it was measured on"
+    assert not np.array_equal(exact, found)
+
+
+def test_run_takes_the_variant(built: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    picture = write_picture(tmp_path / "picture.png")
+    ask = ["run", built, "--image", picture, "--prompt", "q", "--max-new-tokens", 4, "--json", "-"]
+    report = json.loads(edgeprune(*ask, "--variant", "cpu-int8").stdout)
+    plain = json.loads(edgeprune(*ask).stdout)
+    assert (report["variant"], plain["variant"]) == ("cpu-int8", None)
+    assert (report["kept_tokens"], report["applied"]) == (plain["kept_tokens"], True)
+    with Model.open(built, variant="cpu-int8") as model, Model.open(built) as canonical:
+        assert model.describe()["weights_bytes"] < canonical.describe()["weights_bytes"]
+        pixels = np.random.default_rng(1).integers(0, 256, (60, 60, 3), dtype=np.uint8)
+        embeds = []
+        for opened in (model, canonical):
+            with opened.new_session() as session:
+                embeds.append(session.image_embeds(session.add_image(pixels, keep=1.0)))
+    assert not np.array_equal(*embeds), "the variant's own graph was run"
+
+
+def test_built_again_only_when_asked(built: pathlib.Path) -> None:
+    before = tree(built)
+    done = edgeprune("build", built, "--target", "cpu", "--precision", "int8")
+    assert (done.returncode, "there already: variant cpu-int8" in done.stdout) == (0, True)
+    assert tree(built) == before
+    again = edgeprune("build", built, "--target", "cpu", "--precision", "int8", "--rebuild")
+    assert again.returncode == 0, again.stderr
+    assert len(list((built / "variants" / "cpu-int8").iterdir())) == 1
+    assert edgeprune("check", built).returncode == 0
+
+
+def test_one_graph_alone(tiny_bundle: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    copy = shutil.copytree(tiny_bundle, tmp_path / "one.bundle")
+    done = edgeprune("build", copy, "--target", "cpu", "--precision", "vision=int8,decoder=fp32")
+    assert done.returncode == 0, done.stderr
+    variant = entry(copy)
+    assert variant["slug"] == "cpu-vision.int8-decoder.fp32"
+    assert variant["graphs"]["decoder"]["file"] == "onnx/decoder.onnx"
+
+
+def test_a_changed_variant_is_refused(built: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    copy = shutil.copytree(built, tmp_path / "bad.bundle")
+    file = copy / entry(copy)["graphs"]["decoder"]["file"]
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    wrong = edgeprune("run", copy, "--prompt", "q", "--variant", "cpu-int8")
+    assert_user_error(wrong, "sha256", "build the variant again")
+    assert_user_error(edgeprune("check", copy), "build the variant again")
+    assert edgeprune("run", copy, "--prompt", "q", "--max-new-tokens", 1).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("target", "precision", "parts"),
+    [
+        ("cpu", "fp8", ["cpu has no precision 'fp8'; it has: fp32, int8, int4"]),
+        ("cpu", "int4", ["makes only int8 for cpu so far, not int4"]),
+        ("cpu", "fp32", ["own graphs are the fp32 ones"]),
+        ("cpu", "embedding=int8", ["write a precision as int8 or as"]),
+        ("cuda", "fp16", ["makes nothing for cuda so far"]),
+        ("tensorrt-rtx:sm86", "fp16", ["is not there yet", "edgeprune check"]),
+    ],
+)
+def test_refusals_change_nothing(tiny_bundle: pathlib.Path, target: str, precision: str, parts: list[str]) -> None:
+    before = tree(tiny_bundle)
+    assert_user_error(edgeprune("build", tiny_bundle, "--target", target, "--precision", precision), *parts)
+    assert tree(tiny_bundle) == before
+
+
+def test_a_killed_or_failed_build_leaves_the_variant_before(built: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    copy = shutil.copytree(built, tmp_path / "copy.bundle")
+    before = (copy / MANIFEST).read_bytes()
+    orphan = copy / "variants" / "cpu-int8" / "deadbeef"  # as kill -9 leaves it
+    orphan.mkdir()
+    (orphan / "half.onnx").write_bytes(b"half")
+    with VariantWriter(copy, "cpu-int8", "0123") as writer:  # left without a commit
+        (writer.path / "x").write_bytes(b"x")
+        second = edgeprune("build", copy, "--target", "cpu", "--precision", "int8", "--rebuild")
+        assert_user_error(second, "another build")
+    assert not orphan.exists()
+    assert not writer.path.exists()
+    assert (copy / MANIFEST).read_bytes() == before
+    Bundle.open(copy).variant("cpu-int8")
+
+
+def test_a_full_disk_is_one_sentence_and_changes_nothing(built: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    copy = shutil.copytree(built, tmp_path / "copy.bundle")
+    before = (copy / MANIFEST).read_bytes()
+    # No file may grow beyond 32 KiB: the weights meet that as they would meet a full disk.
+    limit = ("prlimit", "--fsize=32768")
+    if shutil.which("prlimit") is None:
+        pytest.skip("prlimit is not installed")
+    done = edgeprune("build", copy, "--target", "cpu", "--precision", "int8", "--rebuild", prefix=limit)
+    assert_user_error(done, "cannot write")
+    assert (copy / MANIFEST).read_bytes() == before
+    Bundle.open(copy).variant("cpu-int8")
+    assert len(os.listdir(copy / "variants" / "cpu-int8")) == 1
