@@ -6,21 +6,18 @@ parts consistent with each other. The field comments of the JSON schema say what
 
 from __future__ import annotations
 
-import functools
 import math
-import operator
 import re
-import types
 import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from edgeprune.errors import BundleError
+from edgeprune.strict_json import read_dataclass, require
 
 SCHEMA_VERSION = 1
 _PATH = re.compile(r"[A-Za-z0-9._/-]+")
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -300,12 +297,6 @@ class Manifest:
             require(path in self.files or path in more, f"{path} is used but not listed in files")
 
 
-def require(condition: object, problem: str) -> None:
-    """BundleError with `problem` unless `condition` holds."""
-    if not condition:
-        raise BundleError(problem)
-
-
 def require_safe_path(path: str) -> None:
     """BundleError unless `path` is relative, stays inside, and is spelled with letters, digits and ._/- only."""
     safe = _PATH.fullmatch(path) and not path.startswith("/") and ".." not in path.split("/")
@@ -326,92 +317,4 @@ def parse(value: object) -> Manifest:
             f"schema_version is {version!r} but this edgeprune reads {SCHEMA_VERSION}; export the bundle again or use "
             "the edgeprune that wrote it"
         )
-    return _read_dataclass(Manifest, value, "")
-
-
-def _read(kind: Any, value: object, where: str) -> Any:
-    """`value` as the type `kind`: a dataclass, dict[str, X], tuple[X, ...], union, Literal or plain JSON type."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if is_dataclass(kind) and isinstance(kind, type):
-        return _read_dataclass(kind, value, where)
-    if origin is dict:
-        _expect(isinstance(value, Mapping), where, "an object", value)
-        items = typing.cast("Mapping[str, object]", value).items()
-        return {key: _read(arguments[1], item, _join(where, key)) for key, item in items}
-    if origin is tuple:
-        return _read_tuple(arguments, value, where)
-    if origin in (typing.Union, types.UnionType):
-        return _read_union(arguments, value, where)
-    if origin is Literal:
-        _expect(any(value == choice and type(value) is type(choice) for choice in arguments), where,
-                "one of " + ", ".join(map(str, arguments)), value)  # fmt: skip
-        return value
-    return _read_plain(kind, value, where)
-
-
-def _read_dataclass(kind: type[_T], value: object, where: str) -> _T:
-    _expect(isinstance(value, Mapping), where, "an object", value)
-    given = dict(typing.cast("Mapping[str, object]", value))
-    hints = _hints(typing.cast(Any, kind))
-    read = {}
-    for field in fields(typing.cast(Any, kind)):
-        if field.name in given:
-            hint = _present(hints[field.name], field)
-            read[field.name] = _read(hint, given.pop(field.name), _join(where, field.name))
-        else:
-            require(field.default is not MISSING, f"the field {_join(where, field.name)} is missing")
-    require(not given, f"the field {_join(where, next(iter(given), ''))} is unknown")
-    try:
-        return kind(**read)
-    except BundleError as error:
-        raise BundleError(f"{where}: {error}" if where else str(error)) from None
-
-
-@functools.cache
-def _hints(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
-
-
-def _present(hint: Any, field: Any) -> Any:
-    """An optional field may be absent, but when it is there it must not be null."""
-    if field.default is MISSING:
-        return hint
-    return functools.reduce(operator.or_, (part for part in typing.get_args(hint) if part is not type(None)))
-
-
-def _read_tuple(arguments: tuple[Any, ...], value: object, where: str) -> tuple[Any, ...]:
-    _expect(isinstance(value, (list, tuple)), where, "a list", value)
-    items = typing.cast("list[object]", value)
-    if arguments[-1] is Ellipsis:
-        return tuple(_read(arguments[0], item, f"{where}[{place}]") for place, item in enumerate(items))
-    _expect(len(items) == len(arguments), where, f"a list of {len(arguments)}", value)
-    pairs = zip(arguments, items, strict=True)
-    return tuple(_read(kind, item, f"{where}[{place}]") for place, (kind, item) in enumerate(pairs))
-
-
-def _read_union(arguments: tuple[Any, ...], value: object, where: str) -> Any:
-    if value is None and type(None) in arguments:
-        return None
-    kinds = [kind for kind in arguments if kind is not type(None)]
-    plain = [kind for kind in kinds if type(value) is kind]
-    return _read(plain[0] if plain else kinds[0], value, where)
-
-
-def _read_plain(kind: Any, value: object, where: str) -> Any:
-    if kind is Any:
-        return value
-    if kind is float:
-        _expect(type(value) in (int, float) and math.isfinite(typing.cast(float, value)), where, "a number", value)
-        return float(typing.cast(float, value))
-    names = {str: "text", int: "an integer", bool: "true or false"}
-    _expect(type(value) is kind, where, names[kind], value)
-    return value
-
-
-def _join(where: str, name: str) -> str:
-    return f"{where}.{name}" if where else name
-
-
-def _expect(condition: object, where: str, meaning: str, value: object) -> None:
-    shown = repr(value)
-    require(condition, f"{where} must be {meaning}, not {shown if len(shown) < 60 else shown[:57] + '...'}")
+    return read_dataclass(Manifest, value)
