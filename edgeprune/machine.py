@@ -40,6 +40,21 @@ def cpu_flags() -> list[str]:
     return [flag for flag in _FLAGS if flag in present]
 
 
+def governor() -> str | None:
+    """The frequency governors of this process's cores, comma-separated; None where the kernel shows none."""
+    cores = sorted(os.sched_getaffinity(0))
+    found = {_read(f"/sys/devices/system/cpu/cpu{core}/cpufreq/scaling_governor").strip() for core in cores}
+    return ", ".join(sorted(found - {""})) or None
+
+
+def peak_rss_bytes() -> int | None:
+    """The most memory that this process has held at any time since it began, None where the kernel does not tell."""
+    for line in _read("/proc/self/status").splitlines():
+        if line.startswith("VmHWM:"):
+            return 1024 * int(line.split()[1])
+    return None
+
+
 def memory_bytes() -> tuple[int, int]:
     """(total, available) memory in bytes that this process may use."""
     lines = dict(line.split(":", 1) for line in _read("/proc/meminfo").splitlines() if ":" in line)

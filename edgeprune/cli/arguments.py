@@ -50,6 +50,11 @@ def keep(text: str) -> float:
     return parse_ratio(text)
 
 
+def keeps(text: str) -> list[float]:
+    """R,R,...: keep ratios, none twice."""
+    return list(dict.fromkeys(keep(part) for part in names(text)))
+
+
 def keep_range(text: str) -> tuple[float, float]:
     """LOW:HIGH, both keep ratios."""
     low, colon, high = text.partition(":")

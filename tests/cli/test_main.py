@@ -13,7 +13,7 @@ import pytest
 from edgeprune import __version__
 from tests.cli.command import COMMAND, REPO, assert_user_error, edgeprune, environment, start
 
-VERBS = ("export", "run", "check", "show", "list", "doctor")
+VERBS = ("export", "run", "profile", "check", "show", "list", "doctor")
 
 
 def test_version_and_help() -> None:

@@ -23,7 +23,9 @@ def test_every_stage_is_written_by_name() -> None:
 def test_summary() -> None:
     summary = summarize([3, 1, 2, 5, 4])
     assert (summary.trials, summary.median, summary.least, summary.most) == (5, 3, 1, 5)
-    assert (summary.p10, summary.p90) == pytest.approx((1.4, 4.6))
+    assert (summary.p10, summary.p90, summary.p99) == pytest.approx((1.4, 4.6, 4.96))
+    assert summary.stdev == pytest.approx(2.5**0.5)
+    assert summarize([7]).stdev == 0
     with pytest.raises(ValueError, match="nothing"):
         summarize([])
 

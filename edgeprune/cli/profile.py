@@ -1,0 +1,160 @@
+"""Measure every stage of a bundle on this machine, keep ratio against keep ratio, in interleaved trials.
+
+Needs the native library and an onnxruntime library, but neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprune import __version__
+from edgeprune.cli.arguments import add_json, add_no_verify, keeps, names, number, positive, question, value
+from edgeprune.cli.output import mib, table, write_json
+
+if TYPE_CHECKING:
+    from edgeprune.measure.profile import Case, Question
+    from edgeprune.measure.target import Target
+    from edgeprune.runtime.session import Model
+
+    Models = dict[str | None, Model]
+
+#: what --variant calls the bundle's own graphs.
+OWN = "own"
+INTERRUPTED = 130
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("bundle", type=Path, metavar="BUNDLE")
+    add("--keep", type=value(keeps), metavar="R,...",
+        help="keep ratios K/N (of 1,0.5,0.25,0.1 those that the bundle serves)")  # fmt: skip
+    add("--prune", "--method", type=value(names), dest="methods", metavar="NAME,...",
+        help="pruning methods (the bundle's default)")  # fmt: skip
+    add("--variant", type=value(names), default=[OWN], metavar="V,...",
+        help=f"built variants; `{OWN}` is the bundle's own graphs (the default)")  # fmt: skip
+    add("--trials", type=value(positive), default=10, metavar="N", help="recorded rounds over all cases (10)")
+    add("--warmup", type=value(positive), default=1, metavar="N", help="rounds before them, not recorded (1)")
+    add("--image", metavar="FILE", help="a JPEG or PNG file (a generated picture)")
+    add("--prompt", type=value(question), default="What is in the image?", metavar="Q", help="the question")
+    add("--max-new-tokens", type=value(positive), default=16, metavar="N", help="tokens of every answer (16)")
+    add("--target-ms", type=value(number(0, math.inf)), metavar="X",
+        help="find the largest keep with a TTFT (p90) of at most X on this machine")  # fmt: skip
+    add_no_verify(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from edgeprune.bundle import Bundle
+    from edgeprune.measure.profile import Question, choose_cases, generated_picture
+
+    bundle = Bundle.open(args.bundle, verify="sizes" if args.no_verify else "full")
+    variants = [None if name == OWN else name for name in dict.fromkeys(args.variant)]
+    cases = choose_cases(bundle.manifest, variants, args.methods, args.keep)
+    picture = generated_picture() if args.image is None else args.image
+    asked = Question(picture, args.prompt, args.max_new_tokens)
+    with contextlib.ExitStack() as stack:
+        # the files of the bundle have been compared above
+        models: Models = {name: stack.enter_context(_open(args, name)) for name in variants}
+        report = profile(models, cases, asked, args)
+    if args.json is not None:
+        write_json(report, args.json)
+    if args.json != "-":
+        print(summary(report))
+    return INTERRUPTED if report["partial"] else 0
+
+
+def _open(args: argparse.Namespace, variant: str | None) -> Model:
+    from edgeprune.runtime.session import Model
+
+    if variant is not None and not args.no_verify:
+        from edgeprune.bundle import Bundle
+
+        Bundle.open(args.bundle, verify="sizes").variant(variant)
+    return Model.open(args.bundle, variant=variant, verify="sizes")
+
+
+def profile(models: Models, cases: Sequence[Case], asked: Question, args: argparse.Namespace) -> dict[str, Any]:
+    """The object that `--json` writes."""
+    from edgeprune.measure.profile import measure
+    from edgeprune.measure.profile_report import report
+
+    measured = measure(models, cases, asked, trials=args.trials, warmup=args.warmup, progress=_progress())
+    found = report(measured)
+    targets = []
+    if args.target_ms is not None and not measured.partial:
+        targets = find_targets(models, cases, asked, args)
+    partial = measured.partial or any(target.partial for target in targets)
+    described = next(iter(models.values())).describe()
+    return {
+        "bundle": args.bundle.name,
+        "edgeprune": __version__,
+        "onnxruntime": described["onnxruntime"]["version"],
+        "provider": described["provider"],
+        "image": args.image or "generated",
+        "prompt": args.prompt,
+        "max_new_tokens": args.max_new_tokens,
+        "trials": args.trials,
+        "warmup": args.warmup,
+        **found,
+        "partial": partial,
+        "target": [target.to_dict() for target in targets],
+    }
+
+
+def find_targets(models: Models, cases: Sequence[Case], asked: Question, args: argparse.Namespace) -> list[Target]:
+    """A search per variant and method, over all counts that the method serves; ends when it is interrupted."""
+    from edgeprune.measure.profile import Case, ask, find_method, served_counts
+    from edgeprune.measure.target import search
+
+    manifest = next(iter(models.values())).bundle.manifest
+    found: list[Target] = []
+
+    def ttft(case: Case) -> list[float]:
+        answers = [ask(models[case.variant], case, asked) for _ in range(args.warmup + args.trials)]
+        return [answer.timings.ttft_ms for answer in answers[args.warmup :]]
+
+    for variant, name in dict.fromkeys((case.variant, case.method) for case in cases):
+        counts = served_counts(manifest, find_method(manifest, name))
+        found.append(search(Case(variant, name, 1.0), counts, manifest.visual_tokens, args.target_ms, ttft))
+        if found[-1].partial:
+            break
+    return found
+
+
+def summary(report: dict[str, Any]) -> str:
+    """The machine, the table, and the statements about break-even and target."""
+    from edgeprune.measure.profile_report import rows
+
+    facts = report["machine"]
+    flags = " ".join(facts["cpu_flags"]) or "-"
+    peak = report["peak_rss_bytes"]
+    lines = [
+        f"{facts['processor']}, {facts['cores']} cores, {flags}, governor {facts['governor'] or 'not readable'}",
+        f"onnxruntime {report['onnxruntime']}, {report['provider']}; image {report['image']}, "
+        f"{report['max_new_tokens']} new tokens; ms, p50 unless said otherwise",
+        "",
+        table(rows(report["cases"])),
+        "",
+        f"peak RSS of the process: {'not readable' if peak is None else mib(peak)}",
+        *(entry["statement"] for entry in (*report["break_even"], *report["target"])),
+    ]
+    if report["partial"]:
+        lines.append("interrupted: these results are partial")
+    return "\n".join(lines)
+
+
+def _progress() -> Callable[[int, int], None]:
+    """Counts trials on a terminal's stderr; silent in a pipe."""
+    if not sys.stderr.isatty():
+        return lambda done, total: None
+
+    def show(done: int, total: int) -> None:
+        print(f"\rtrial {done} of {total}" if done < total else "\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+    return show

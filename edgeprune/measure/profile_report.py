@@ -1,0 +1,91 @@
+"""What a profile says: JSON-ready summaries and raw trials, and the rows of the table on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from edgeprune import machine
+from edgeprune.measure.breakeven import break_evens
+from edgeprune.measure.profile import Case, Measured, Trial
+from edgeprune.timings import Summary, summarize
+
+#: name in the report -> field of StageTimings, in the order in which the work is done.
+STAGES = {
+    "decode_image": "decode_image_ms", "preprocess": "preprocess_ms", "vision": "vision_ms", "embed": "embed_ms",
+    "prefill": "prefill_ms", "decode": "decode_ms", "ttft": "ttft_ms", "tpot": "tpot_ms", "total": "total_ms",
+}  # fmt: skip
+TABLE_STAGES = tuple(name for name in STAGES if name != "decode_image")
+
+
+def report(measured: Measured) -> dict[str, Any]:
+    """{"partial", "machine", "peak_rss_bytes", "cases", "break_even"}; a case without a trial has null summaries.
+
+    The peak is that of the process, with every model of the run opened; interleaved cases have none of their own.
+    """
+    return {
+        "partial": measured.partial,
+        "machine": {**machine.facts(), "governor": machine.governor()},
+        "peak_rss_bytes": machine.peak_rss_bytes(),
+        "cases": [_case(case, measured.trials[case]) for case in measured.cases],
+        "break_even": [entry.to_dict() for entry in break_evens(measured)],
+    }
+
+
+def _case(case: Case, trials: Sequence[Trial]) -> dict[str, Any]:
+    """Counts are those of the executed tensors, equal in every trial; null before the first."""
+    answer = trials[0].answer if trials else None
+    image = answer.images[0] if answer else None
+    return {
+        "variant": case.variant,
+        "method": case.method,
+        "keep": case.keep,
+        "visual_tokens": image and image.visual_tokens,
+        "kept_tokens": image and image.kept,
+        "applied": image and image.applied,
+        "reason": image and image.reason,
+        "prompt_tokens": answer and answer.prompt_tokens,
+        "new_tokens": answer and answer.timings.new_tokens,
+        "kv_tokens": answer and answer.kv_tokens,
+        "kv_bytes": answer and answer.timings.kv_bytes,
+        "stages_ms": {name: _stage(trials, field) for name, field in STAGES.items()},
+        "trials": [_trial(trial) for trial in trials],
+    }
+
+
+def _stage(trials: Sequence[Trial], field: str) -> dict[str, float] | None:
+    if not trials:
+        return None
+    found: Summary = summarize([getattr(trial.answer.timings, field) for trial in trials])
+    return {
+        "p50": found.median, "p90": found.p90, "p99": found.p99, "stdev": found.stdev,
+        "least": found.least, "most": found.most, "trials": found.trials,
+    }  # fmt: skip
+
+
+def _trial(trial: Trial) -> dict[str, Any]:
+    """`round` and `place` in it tell when the trial ran; the rest is the runtime's own."""
+    return {"round": trial.round, "place": trial.place, **trial.answer.timings.to_dict()}
+
+
+def rows(cases: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """The table: a header, then per case what it kept and per stage p50 in ms; TTFT with p90, p99 and stdev."""
+    head = ["variant", "method", "keep", "K/N", "applied", *TABLE_STAGES[:5]]
+    head += ["ttft p50", "p90", "p99", "stdev", "tpot", "total", "KV KiB", "trials"]
+    return [head, *(_row(case) for case in cases)]
+
+
+def _row(case: dict[str, Any]) -> list[str]:
+    stages = case["stages_ms"]
+    begin = [case["variant"] or "-", case["method"], f"{case['keep']:g}"]
+    if not case["trials"]:
+        return [*begin, *["-"] * 14, "0"]
+    begin += [f"{case['kept_tokens']}/{case['visual_tokens']}", "yes" if case["applied"] else "no"]
+    medians = [_ms(stages[name]["p50"]) for name in TABLE_STAGES[:5]]
+    first = [_ms(stages["ttft"][name]) for name in ("p50", "p90", "p99", "stdev")]
+    last = [_ms(stages[name]["p50"]) for name in ("tpot", "total")]
+    return [*begin, *medians, *first, *last, f"{case['kv_bytes'] / 1024:.0f}", str(len(case["trials"]))]
+
+
+def _ms(value: float) -> str:
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
