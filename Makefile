@@ -12,7 +12,7 @@ NATIVE_SOURCES := CMakeLists.txt $(wildcard runtime/src/* runtime/include/* test
 LIBRARY := $(BUILD)/libedgeprune.so
 RUN := EDGEPRUNE_LIB=$(CURDIR)/$(LIBRARY) EDGEPRUNE_NATIVE_DIR=$(CURDIR)/$(BUILD) HF_HUB_OFFLINE=1 $(BIN)
 
-.PHONY: help demo test test-slow check format native package bench fuzz sanitize clean
+.PHONY: help demo test test-slow check format native package bench bench-pruning fuzz sanitize clean
 .DELETE_ON_ERROR:
 
 help:  ## print this list
@@ -46,6 +46,9 @@ package: $(LIBRARY)  ## libedgeprune as a tarball and a Debian package, in dist/
 
 bench: $(STAMPS)/demo $(LIBRARY)  ## time the demo bundle at keep 1 and 0.1, interleaved; JSON under benchmarks/results
 	$(RUN)/python benchmarks/demo_keep.py
+
+bench-pruning: $(STAMPS)/dev  ## time every pruning method beside a ViT-L/14-336 encoder, interleaved; JSON under benchmarks/results
+	$(BIN)/python -m benchmarks.pruning_cost
 
 fuzz: $(STAMPS)/venv  ## fuzz the readers with libFuzzer (clang), FUZZ_SECONDS each; stops at a finding
 	tools/setup_system.sh --clang

@@ -1,0 +1,187 @@
+"""Time every pruning method alone beside a ViT-L/14-336 encoder, trial by trial in turn; write the raw trials as JSON.
+
+    python -m benchmarks.pruning_cost [--trials 12]
+Each method is the graph that tests/pruning checks (its signals are inputs), N = 576, C = 1024, K = 58, one picture, one
+thread. Methods that read projected tokens are also timed on D = 4096, the width of LLaVA-1.5-7B's decoder, and what
+projecting N instead of K tokens adds is a row of its own. The encoder is two blocks with random weights, scaled to 23
+(all that LLaVA-1.5 runs) without the patch embedding. Takes about two minutes. docs/pruning.md reads the result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import platform
+import statistics
+import time
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import torch
+
+from benchmarks.pruning_work import GOALS, SIGNAL_FLOPS, WORK, Sizes, encoder_flops, projector_flops
+from edgeprune.export.models.layers import Linear
+from edgeprune.export.models.vit import Block, VitSpec
+from edgeprune.export.trace import Axis, Interface, trace
+from edgeprune.pruning.base import PruningMethod
+from edgeprune.pruning.registry import method_names, parse
+from tests.pruning.attention_cases import Stage
+
+REPO = pathlib.Path(__file__).resolve().parent.parent
+N, K, C, D, HEADS, MLP = 576, 58, 1024, 4096, 16, 4096
+TIMED_BLOCKS, BLOCKS = 2, 23
+#: methods timed with other parameters too: another graph
+MORE = ("todre:objective=k-center",)
+SIGNAL_SHAPES: dict[str, tuple[int, ...]] = {
+    "cls_attention": (N,),
+    "received_attention": (N,),
+    "wide_cls_attention": (N,),
+    "attention": (HEADS, N + 1, N + 1),
+    "keys": (HEADS, N, C // HEADS),
+    "hidden": (N, C),
+    "cls_hidden": (1, C),
+}
+SPEC = VitSpec(C, HEADS, C // HEADS, 24, MLP, "quick_gelu", 1e-5, 14, (24, 24), 24, True, False, False, True, 2, 1, ())
+
+
+class Timed:
+    """A graph in ONNX Runtime with random inputs."""
+
+    def __init__(
+        self, module: torch.nn.Module, inputs: tuple[Axis, ...], outputs: tuple[Axis, ...], nested: int
+    ) -> None:
+        """`nested`: how many inputs, from the first on, the module takes as one list."""
+        rng = np.random.default_rng(0)
+        free = {"K": K}
+        drawn = {axis.name: rng.normal(size=[free.get(str(d), d) for d in axis.shape]) for axis in inputs}
+        # what a softmax makes is positive and sums to one
+        drawn = {name: np.abs(x) / np.abs(x).sum(-1, keepdims=True) if "attention" in name else x
+                 for name, x in drawn.items()}  # fmt: skip
+        self.feeds = {name: value.astype(np.float32) for name, value in drawn.items()}
+        values = [torch.from_numpy(value) for value in self.feeds.values()]
+        example = (values[:nested], *values[nested:]) if nested >= 0 else tuple(values)
+        model = trace(module, example, Interface(inputs, outputs))
+        for name, value in model.graph.initializers.items():
+            if name in dict(module.named_parameters()):
+                value.const_value = ir.tensor(rng.normal(size=tuple(value.shape)).astype(np.float32) * 0.02, name=name)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level, options.intra_op_num_threads = 3, 1
+        content = ir.to_proto(model).SerializeToString()
+        self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        self.feeds = {item.name: self.feeds[item.name] for item in self.session.get_inputs()}
+        self.trials: list[float] = []
+
+    def run(self) -> None:
+        """One trial, milliseconds."""
+        began = time.perf_counter()
+        made = self.session.run(None, self.feeds)
+        self.trials.append(1e3 * (time.perf_counter() - began))
+        assert all(np.isfinite(value).all() for value in made)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.trials)
+
+
+def stage(method: PruningMethod, width: int) -> Timed:
+    """Signals, tokens (1,N,width), K slots -> keep_idx, kept features: selection and recycling."""
+    inputs = [Axis("s", f"s{i}_{s.kind}", "float32", (1, *SIGNAL_SHAPES[s.kind])) for i, s in enumerate(method.needs)]
+    nested = len(inputs)
+    inputs += [Axis("tokens", "tokens", "float32", (1, N, width)), Axis("slots", "slots", "float32", ("K",))]
+    outputs = (Axis("i", "keep_idx", "int64", (1, "K")), Axis("o", "out", "float32", (1, "K", width)))
+    return Timed(Stage(method), tuple(inputs), outputs, nested)
+
+
+def encoder() -> Timed:
+    blocks = torch.nn.Sequential(*(Block(SPEC, torch.float32) for _ in range(TIMED_BLOCKS)))
+    axis = Axis("x", "x", "float32", (1, N + 1, C))
+    return Timed(blocks, (axis,), (Axis("y", "y", "float32", axis.shape),), -1)
+
+
+def projector(rows: int) -> Timed:
+    layers = torch.nn.Sequential(Linear(C, D, True, torch.float32), torch.nn.GELU(), Linear(D, D, True, torch.float32))
+    outputs = (Axis("y", "y", "float32", (1, rows, D)),)
+    return Timed(layers, (Axis("x", "x", "float32", (1, rows, C)),), outputs, -1)
+
+
+def paper(method: PruningMethod) -> dict[str, Any]:
+    """The counted part of a method's row."""
+    sizes, work = Sizes(N, K, C, C, HEADS), WORK[method.name]
+    return {
+        "goal": GOALS[work.goal],
+        "where": method.where,
+        "flops": round(work.flops(sizes)),
+        "signal_flops": round(sum(SIGNAL_FLOPS[need.kind](sizes) for need in method.needs)),
+        "extra_bytes": round(work.extra_bytes(sizes)),
+    }
+
+
+def rows_of(timed: dict[str, Timed], encoder_ms: float) -> dict[str, dict[str, Any]]:
+    """SPEC -> its row; `none` has no graph of its own and costs nothing."""
+    rows: dict[str, dict[str, Any]] = {}
+    for spec in (*method_names(), *MORE):
+        row = paper(parse(spec))
+        row["ratio_to_encoder"] = timed[spec].median / encoder_ms if spec in timed else 0.0
+        if f"{spec}@{D}" in timed:
+            row[f"ratio_at_width_{D}"] = timed[f"{spec}@{D}"].median / encoder_ms
+        row["meets_goal"] = row["ratio_to_encoder"] <= row["goal"]
+        rows[spec] = row
+    return rows
+
+
+def measure(trials: int) -> dict[str, Any]:
+    """Interleaved trials after one warm-up of each graph."""
+    timed = {"encoder": encoder(), "projector N": projector(N), "projector K": projector(K)}
+    for spec in (*method_names(), *MORE):
+        method = parse(spec)
+        if method.where != "nowhere":
+            timed[spec] = stage(method, C)
+        if method.where == "after_projector":
+            timed[f"{spec}@{D}"] = stage(method, D)
+    for graph in timed.values():
+        graph.run()
+        graph.trials.clear()
+    for _ in range(trials):
+        for graph in timed.values():
+            graph.run()
+    encoder_ms = timed["encoder"].median * BLOCKS / TIMED_BLOCKS
+    sizes = Sizes(N, K, C, C, HEADS)
+    projecting = (timed["projector N"].median - timed["projector K"].median) / encoder_ms
+    return {
+        "machine": {"machine": platform.machine(), "system": platform.system(), "threads": 1},
+        "onnxruntime": onnxruntime.__version__,
+        "sizes": {"N": N, "K": K, "C": C, "D": D, "heads": HEADS},
+        "encoder": {
+            "blocks": BLOCKS,
+            "timed_blocks": TIMED_BLOCKS,
+            "flops": round(encoder_flops(sizes, BLOCKS, MLP)),
+            "without": "patch embedding; random weights; fp32",
+        },
+        "projecting_all": {
+            "ratio_to_encoder": projecting,
+            "flops": round(projector_flops(N, C, D) - projector_flops(K, C, D)),
+            "paid_by": [name for name in method_names() if parse(name).where == "after_projector"],
+        },
+        "methods": rows_of(timed, encoder_ms),
+        "trials_ms": {name: [round(t, 4) for t in graph.trials] for name, graph in timed.items()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=12)
+    result = measure(parser.parse_args().trials)
+    target = REPO / "benchmarks" / "results" / f"{time.strftime('%Y-%m-%d')}-pruning-cost.json"
+    target.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    for spec, row in result["methods"].items():
+        state = "" if row["meets_goal"] else f"  over the goal of {row['goal']:.0%}"
+        print(f"{spec:28} {row['ratio_to_encoder']:8.3%} of the encoder{state}")
+    print(f"{'projecting all N':28} {result['projecting_all']['ratio_to_encoder']:8.3%} of the encoder")
+    print(target.relative_to(REPO))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""What each pruning method costs on paper: operations and memory, counted from its maths. `pruning_cost.py` measures.
+
+Letters: N visual tokens, S = N + 1 encoder tokens, K kept, C width of the tokens the method reads, V width of the
+encoder, H heads. A multiply-add is two operations; a sort of n numbers is n log2 n. The batch is one picture.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+#: largest share of the fp32 encoder that a method's own time may be
+GOALS: Final = {"attention": 0.01, "greedy": 0.05}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes a count is made for."""
+
+    n: int
+    k: int
+    c: int
+    v: int
+    heads: int
+
+    @property
+    def sort(self) -> float:
+        """One sort of N numbers."""
+        return self.n * math.log2(self.n)
+
+    @property
+    def cosine(self) -> float:
+        """All N x N cosines."""
+        return 2.0 * self.n**2 * self.c + 3.0 * self.n * self.c
+
+    @property
+    def map_bytes(self) -> int:
+        """The whole attention map, float32."""
+        return 4 * self.heads * (self.n + 1) ** 2
+
+
+@dataclass(frozen=True)
+class Work:
+    """A method's work.
+
+    Attributes:
+        goal: key of GOALS.
+        flops: of selection and recycling, given its signals.
+        extra_bytes: of the largest tensors it holds beside its inputs and outputs, float32.
+    """
+
+    goal: str
+    flops: Callable[[Sizes], float]
+    extra_bytes: Callable[[Sizes], float]
+
+
+def _vector(s: Sizes) -> float:
+    return 4.0 * s.n
+
+
+def _matrix(s: Sizes) -> float:
+    return 4.0 * s.n**2
+
+
+def _top_k(s: Sizes) -> float:
+    return 3 * s.sort
+
+
+def _gain_steps(s: Sizes) -> float:
+    return 3.0 * s.k * s.n**2
+
+
+def _visionzip(s: Sizes) -> float:
+    keys = s.n * s.v + 2.0 * s.n**2 * s.v / s.heads
+    return keys + 6 * s.sort + s.n * s.k + 2.0 * s.k * s.n * s.c
+
+
+def _prumerge(s: Sizes) -> float:
+    return s.sort * (1 + s.k) + 2.0 * s.k * s.n * s.v + 2.0 * s.k * s.n * s.c
+
+
+def _vispruner(s: Sizes) -> float:
+    return s.cosine + (math.ceil(s.n / 8) + 4) * (s.n**2 + 2 * s.sort) + 5 * s.sort
+
+
+def _pagerank(s: Sizes) -> float:
+    return 5 * (2.0 * s.heads * (s.n + 1) ** 2) + _top_k(s)
+
+
+#: method -> its work; a key for every registered method
+WORK: Final[dict[str, Work]] = {
+    "none": Work("attention", lambda s: 0.0, lambda s: 0.0),
+    "random": Work("attention", _top_k, _vector),
+    "stride": Work("attention", lambda s: 4.0 * s.k, lambda s: 8.0 * s.k),
+    "fastervlm": Work("attention", _top_k, _vector),
+    "received-attention": Work("attention", _top_k, _vector),
+    "hiprune": Work("attention", lambda s: 7 * s.sort + 6.0 * s.n, lambda s: 6.0 * _vector(s)),
+    "fopru": Work("attention", _top_k, _vector),
+    "visionzip": Work("attention", _visionzip, lambda s: _matrix(s) + 4.0 * s.k * s.n),
+    "vispruner": Work("attention", _vispruner, lambda s: 2 * _matrix(s)),
+    "pagerank": Work("attention", _pagerank, lambda s: s.heads * _vector(s)),
+    "prumerge": Work("attention", _prumerge, lambda s: 3.0 * 4 * s.k * s.n),
+    "divprune": Work("greedy", lambda s: s.cosine + s.n * s.sort + 3.0 * s.k * s.n, lambda s: 2 * _matrix(s)),
+    "todre": Work("greedy", lambda s: s.cosine + 3.0 * s.k * s.n, _matrix),
+    "mmr": Work("greedy", lambda s: s.cosine + 5.0 * s.k * s.n, _matrix),
+    "scope": Work("greedy", lambda s: s.cosine + s.n**2 + _gain_steps(s), lambda s: 2 * _matrix(s)),
+    "mmtok-vv": Work("greedy", lambda s: s.cosine + 4.0 * s.n**2 + _gain_steps(s), lambda s: 2 * _matrix(s)),
+}
+
+#: kind of signal -> operations that the encoder spends on it and would not spend without it (its keys exist anyway)
+SIGNAL_FLOPS: Final[dict[str, Callable[[Sizes], float]]] = {
+    "cls_attention": lambda s: 2.0 * s.v**2 + 2.0 * (s.n + 1) * s.v,
+    "wide_cls_attention": lambda s: 2.0 * s.v**2 + 2.0 * (s.n + 1) * s.v,
+    "received_attention": lambda s: 2.0 * (s.n + 1) * s.v**2 + 2.0 * (s.n + 1) ** 2 * s.v + 5 * s.map_bytes / 4,
+    "attention": lambda s: 2.0 * (s.n + 1) * s.v**2 + 2.0 * (s.n + 1) ** 2 * s.v + 4 * s.map_bytes / 4,
+    "keys": lambda s: 0.0,
+    "cls_hidden": lambda s: 0.0,
+    "hidden": lambda s: 0.0,
+}
+
+
+def encoder_flops(s: Sizes, blocks: int, mlp: int) -> float:
+    """Operations of `blocks` transformer blocks on S tokens, MLP of width `mlp`."""
+    tokens = s.n + 1
+    return blocks * (tokens * s.v * (8.0 * s.v + 4.0 * mlp) + 4.0 * tokens**2 * s.v)
+
+
+def projector_flops(rows: int, v: int, d: int) -> float:
+    """Operations of the projector (two layers, V -> D -> D) on `rows` tokens."""
+    return 2.0 * rows * d * (v + d)
