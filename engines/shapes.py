@@ -68,12 +68,18 @@ def span_of(letter: str, known: Mapping[str, Span]) -> Span | None:
 
 
 def decoder_phases(manifest: Manifest) -> dict[str, dict[str, Span]]:
-    """prefill: many new positions after any past; decode: one new position after at least one."""
+    """prefill: many new positions after any past; decode: one new position after at least one.
+
+    S = P + T holds at min, opt and max of each, though no request of more than the context length comes: TensorRT
+    warns of a profile that contradicts itself at its ends.
+    """
     whole = spans(manifest)
     context, usual = manifest.context_length, whole["S"].opt
     past = Span(1, min(usual, max(1, context - 1)), max(1, context - 1))
+    before, new = Span(0, 0, past.max), whole["T"]
+    prefill = {**whole, "P": before, "S": Span(new.min, new.opt, new.max + before.max)}
     decode = {**whole, "T": Span(1, 1, 1), "P": past, "S": Span(*(n + 1 for n in (past.min, past.opt, past.max)))}
-    return {"prefill": whole, "decode": decode}
+    return {"prefill": prefill, "decode": decode}
 
 
 def shape_range(shape: Sequence[int | str], known: Mapping[str, Span]) -> ShapeRange:

@@ -6,18 +6,23 @@ Source of the facts used here: TensorRT-RTX 1.7 and Polygraphy 0.53 as installed
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
+import io
 import os
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from importlib import metadata
+from typing import Any, Final, Literal
 
 from edgeprune.engines.shapes import ShapeRange
 from edgeprune.errors import DependencyError, UserError
 
 Module = Literal["tensorrt_rtx", "tensorrt"]
+#: how every engine is built; part of its fingerprint.
+OPTIONS: Final = {"strongly_typed": True, "tf32": True}
 
 
 def require(module: Module) -> None:
@@ -48,7 +53,7 @@ def _config(module: Module, profiles: list[Any], compute_capabilities: Sequence[
     if module == "tensorrt_rtx":
         rtx = importlib.import_module("polygraphy.backend.tensorrt_rtx")
         return rtx.CreateConfigRTX(compute_capabilities=list(compute_capabilities), profiles=profiles)
-    return _backend(module).CreateConfig(profiles=profiles)
+    return _backend(module).CreateConfig(profiles=profiles, tf32=OPTIONS["tf32"])
 
 
 def build_engine_bytes(
@@ -76,15 +81,36 @@ def build_engine_bytes(
     trt = _backend(module)
     from polygraphy.exception import PolygraphyException
 
+    network = trt.NetworkFromOnnxPath(str(graph), strongly_typed=OPTIONS["strongly_typed"])
+    config = _config(module, polygraphy_profiles(profiles, module), compute_capabilities)
+    log = io.StringIO()
+    try:
+        # Polygraphy writes pages to stdout; of those only the reason of a refusal is wanted.
+        with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+            engine = trt.EngineBytesFromNetwork(network, config=config)()
+    except PolygraphyException as error:
+        raise UserError(f"{module} refuses {graph.name}: {_reason(log.getvalue()) or error}") from error
+    return bytes(engine)
+
+
+def polygraphy_profiles(profiles: Sequence[Mapping[str, ShapeRange]], module: Module = "tensorrt_rtx") -> list[Any]:
+    """The same profiles as Polygraphy's type."""
+    trt = _backend(module)
     made = []
     for ranges in profiles:
         profile = trt.Profile()
         for name, r in ranges.items():
             profile.add(name, min=r.min, opt=r.opt, max=r.max)
         made.append(profile)
-    network = trt.NetworkFromOnnxPath(str(graph), strongly_typed=True)
-    try:
-        engine = trt.EngineBytesFromNetwork(network, config=_config(module, made, compute_capabilities))()
-    except PolygraphyException as error:
-        raise UserError(f"{module} refuses {graph.name}: {error}") from error
-    return bytes(engine)
+    return made
+
+
+def versions(module: Module) -> dict[str, str]:
+    """Versions of the module and of Polygraphy, as the packages state them; needs both installed."""
+    return {module: str(importlib.import_module(module).__version__), "polygraphy": metadata.version("polygraphy")}
+
+
+def _reason(log: str) -> str:
+    """The library's first error message, on one line."""
+    errors = [line.strip().removeprefix("[E]").strip() for line in log.splitlines() if line.strip().startswith("[E]")]
+    return errors[0] if errors else ""

@@ -1,22 +1,27 @@
-"""Build a variant of a bundle for one target, compared with the bundle's own graphs.
+"""Build a variant of a bundle for one target: graphs compared with the bundle's own, or engines, which nothing has run.
 
-Exit code 1: the variant stays too far from the canonical graphs; the bundle is as it was before.
+Exit code 1: the target refuses a graph, or the variant stays too far from the canonical graphs; the bundle is as it was
+before.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgeprune.cli.arguments import add_no_verify
 from edgeprune.cli.output import mib, needs_extra
-from edgeprune.errors import UserError
+
+if TYPE_CHECKING:
+    from edgeprune.bundle import Bundle
+    from edgeprune.engines.targets import Target
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument("--target", required=True, metavar="T", help="see `edgeprune list targets`")
-    parser.add_argument("--precision", required=True, metavar="P", help="int8, or vision=int8,decoder=fp32")
+    parser.add_argument("--precision", required=True, metavar="P", help="fp32, fp16, int8, or vision=int8,decoder=fp32")
     parser.add_argument("--rebuild", action="store_true", help="build again what is there already")
     parser.add_argument("--force", action="store_true", help="build although memory or disk seem too small")
     add_no_verify(parser)
@@ -29,22 +34,56 @@ def run(args: argparse.Namespace) -> int:
     target, precision = targets.find(args.target), precisions.parse(args.precision)
     for word in precision.values():
         target.require_precision(word)
-    if target.builder != "onnxruntime":
-        raise UserError(
-            f"building for {target.name} is not there yet; `edgeprune check` with --target says what it would refuse."
-        )
     bundle = Bundle.open(args.bundle, verify="sizes" if args.no_verify else "full")
+    build = _graphs if target.builder == "onnxruntime" else _engines
+    done = build(args, bundle, target, precision)
+    if done is None:
+        return 1
+    slug, built = done
+    variant = Bundle.open(args.bundle, verify="sizes").variant(slug, verify="sizes")
+    size = sum(entry.bytes for entry in variant.files.values())
+    use = (
+        "it holds engines, which this edgeprune cannot run"
+        if variant.graphs is None
+        else f"run it with --variant {slug}"
+    )
+    print(f"{'wrote' if built else 'there already:'} variant {slug} ({mib(size)}); {use}")
+    return 0
+
+
+def _graphs(
+    args: argparse.Namespace, bundle: Bundle, target: Target, precision: dict[str, str]
+) -> tuple[str, bool] | None:
+    """Slug of a variant that onnxruntime runs, and whether it was built."""
     with needs_extra("build", "build"):
         from edgeprune.engines import cpu, preflight
 
         cpu.require(bundle, target, precision)
         if not args.force:
             preflight.require(bundle, precision)
-        print(f"{target.name}: " + ", ".join(f"{graph} {word}" for graph, word in precision.items()), flush=True)
-        slug, built = cpu.build(
-            bundle, target, precision, rebuild=args.rebuild, say=lambda text: print(text, flush=True)
-        )
-    variant = Bundle.open(args.bundle, verify="sizes").variant(slug, verify="sizes")
-    size = sum(entry.bytes for entry in variant.files.values())
-    print(f"{'wrote' if built else 'there already:'} variant {slug} ({mib(size)}); run it with --variant {slug}")
-    return 0
+        _announce(target, precision)
+        return cpu.build(bundle, target, precision, rebuild=args.rebuild, say=_say)
+
+
+def _engines(
+    args: argparse.Namespace, bundle: Bundle, target: Target, precision: dict[str, str]
+) -> tuple[str, bool] | None:
+    """Slug of a variant of engines, and whether it was built; None: the target refuses a graph."""
+    from edgeprune.cli.check import lint_findings, lint_text
+    from edgeprune.engines import engine_variant
+
+    engine_variant.require(bundle, target, precision)
+    findings = lint_findings(bundle, target)
+    _say(lint_text(findings, target))
+    if findings:
+        return None
+    _announce(target, precision)
+    return engine_variant.build(bundle, target, precision, rebuild=args.rebuild, say=_say)
+
+
+def _announce(target: Target, precision: dict[str, str]) -> None:
+    _say(f"{target.name}: " + ", ".join(f"{graph} {word}" for graph, word in precision.items()))
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

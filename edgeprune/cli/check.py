@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         print(_text(rows))
         print(f"{failed} of {len(rows)} checks failed" if failed else f"all {len(rows)} checks passed")
     if target is not None and args.json != "-":
-        print(_lint_text(findings, target))
+        print(lint_text(findings, target))
     return 1 if failed or findings else 0
 
 
@@ -79,7 +79,7 @@ def _target(args: argparse.Namespace) -> Target | None:
     return target
 
 
-def _lint_text(findings: list[Finding], target: Target) -> str:
+def lint_text(findings: list[Finding], target: Target) -> str:
     """A line per finding with its remedy, and the sum."""
     from edgeprune.engines import lint
 

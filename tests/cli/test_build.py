@@ -117,7 +117,10 @@ def test_a_changed_variant_is_refused(built: pathlib.Path, tmp_path: pathlib.Pat
         ("cpu", "fp32", ["own graphs are the fp32 ones"]),
         ("cpu", "embedding=int8", ["write a precision as int8 or as"]),
         ("cuda", "fp16", ["makes nothing for cuda so far"]),
-        ("tensorrt-rtx:sm86", "fp16", ["is not there yet", "edgeprune check"]),
+        ("tensorrt-rtx:sm86", "fp16", ["vision graph is fp32", "again with --dtype fp16"]),
+        ("tensorrt-rtx:sm86", "int8", ["makes only fp32, fp16 for tensorrt-rtx:sm86 so far, not int8"]),
+        ("tensorrt-rtx:sm75", "fp32", ["has no precision 'fp32'"]),
+        ("tensorrt:thor", "fp16", ["makes nothing for tensorrt:thor so far"]),
     ],
 )
 def test_refusals_change_nothing(tiny_bundle: pathlib.Path, target: str, precision: str, parts: list[str]) -> None:

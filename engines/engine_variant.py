@@ -1,0 +1,130 @@
+"""Builds the engines of a TensorRT or TensorRT-RTX variant. Nothing here runs one: that needs a GPU."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+from edgeprune.bundle import Bundle
+from edgeprune.engines import devices, precisions, tensorrt
+from edgeprune.engines.engine_plan import EnginePlan, plans
+from edgeprune.engines.targets import Target
+from edgeprune.errors import UserError
+from edgeprune.variant_writer import VariantWriter
+
+
+def require(bundle: Bundle, target: Target, precision: dict[str, str]) -> None:
+    """UserError unless this bundle can become this variant: the graphs carry their types, and engines keep them."""
+    for word in precision.values():
+        target.require_build(word)
+    has = bundle.manifest.recipe.get("dtype", "fp32")
+    for graph, word in precision.items():
+        if word != has:
+            raise UserError(
+                f"the bundle's {graph} graph is {has} and an engine keeps the types of its graph: export the bundle "
+                f"again with --dtype {word}, or build --precision {has}."
+            )
+
+
+def module_of(target: Target) -> tensorrt.Module:
+    """The Python module that builds for a target."""
+    return cast(tensorrt.Module, target.builder.replace("-", "_"))
+
+
+def fingerprint(bundle: Bundle, plan: EnginePlan, target: Target) -> dict[str, Any]:
+    """All that decides what an engine is; engines of one fingerprint serve the same, though their bytes may differ.
+
+    TensorRT-RTX builds for compute capabilities, whatever the machine has; TensorRT builds for the machine's GPU, so
+    its name, driver and JetPack count.
+    """
+    module = module_of(target)
+    names = (plan.graph.file, *plan.graph.data)
+    nothing = dict.fromkeys(("gpu", "driver", "jetpack"))
+    return {
+        "module": module,
+        "versions": tensorrt.versions(module),
+        "compute_capabilities": [f"{major}.{minor}" for major, minor in target.compute_capabilities],
+        **(nothing if module == "tensorrt_rtx" else devices.facts()),
+        "options": {**tensorrt.OPTIONS, "profiles": plan.profiles_json()},
+        "graph_sha256": {name: bundle.manifest.files[name].sha256 for name in names},
+    }
+
+
+def key_of(fingerprints: list[dict[str, Any]]) -> str:
+    """Changes whenever any part of any fingerprint does."""
+    return hashlib.sha256(json.dumps(fingerprints, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def build(
+    bundle: Bundle, target: Target, precision: dict[str, str], *, rebuild: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> tuple[str, bool]:  # fmt: skip
+    """Writes the variant into the bundle: an engine per vision graph, and one for the decoder with two profiles.
+
+    Returns:
+        Its slug, and whether it was built; it is not when one of the same fingerprint is there.
+
+    Raises:
+        UserError: the target or the bundle cannot serve this precision, TensorRT is not installed or refuses a graph,
+            or the disk is full; the bundle is as it was before.
+    """
+    require(bundle, target, precision)
+    tensorrt.require(module_of(target))
+    todo = plans(bundle.manifest)
+    prints = [fingerprint(bundle, plan, target) for plan in todo]
+    slug, key = precisions.slug(target.slug, precision), key_of(prints)
+    if not rebuild and any(v.slug == slug and v.key == key for v in bundle.manifest.variants):
+        bundle.variant(slug)
+        return slug, False
+    for line in [head_line(prints[0]), *(line for plan in todo for line in config_lines(plan))]:
+        say(line)
+    with VariantWriter(bundle.path, slug, key) as writer:
+        engines = [_engine(bundle, target, plan, found, writer, say) for plan, found in zip(todo, prints, strict=True)]
+        facts = {"target": target.name, "precision": precision, "engines": engines, "run": "never: no GPU was used"}
+        (writer.path / "build.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        entry = {"target": target.name, "precision": precision, "build": writer.name("build.json")}
+        writer.commit({**entry, "parity": []})
+    return slug, True
+
+
+def _engine(
+    bundle: Bundle, target: Target, plan: EnginePlan, found: dict[str, Any], writer: VariantWriter,
+    say: Callable[[str], None],
+) -> dict[str, Any]:  # fmt: skip
+    """Builds and writes one engine; what build.json says of it."""
+    started = time.monotonic()
+    engine = tensorrt.build_engine_bytes(
+        bundle.file(plan.graph.file),
+        list(plan.profiles.values()),
+        compute_capabilities=target.compute_capabilities,
+        module=module_of(target),
+    )
+    seconds = round(time.monotonic() - started, 1)
+    (writer.path / plan.file).write_bytes(engine)
+    say(f"{plan.file}: {seconds} s, {len(engine) / 2**20:.1f} MiB")
+    return {"file": plan.file, "bytes": len(engine), "seconds": seconds, "fingerprint": found}
+
+
+def head_line(found: dict[str, Any]) -> str:
+    """For people: what builds, and for which GPUs."""
+    tools = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    meant = ", ".join(found["compute_capabilities"]) or found["gpu"] or "the GPU of this machine"
+    return f"{tools}, strongly typed, TF32 allowed, for {meant}"
+
+
+def config_lines(plan: EnginePlan) -> list[str]:
+    """For people: a line per profile with min/opt/max of every letter in the graph's shapes."""
+    lines = []
+    for name, ranges in plan.profiles.items():
+        letters: dict[str, str] = {}
+        for tensor in plan.graph.inputs:
+            r = ranges[tensor.name]
+            for letter, *sizes in zip(tensor.shape, r.min, r.opt, r.max, strict=True):
+                if isinstance(letter, str):
+                    letters[letter] = "/".join(map(str, sizes))
+        shown = ", ".join(f"{letter} {sizes}" for letter, sizes in letters.items())
+        lines.append(f"{plan.file}: profile {name}, min/opt/max: {shown}")
+    return lines

@@ -1,0 +1,159 @@
+"""Engines of a bundle: profiles and fingerprints from the manifest, and real TensorRT-RTX builds; none is ever run."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import pathlib
+import shutil
+from typing import Any
+
+import pytest
+
+from edgeprune.bundle import MANIFEST, Bundle
+from edgeprune.engines import engine_plan, engine_variant, shapes, targets, tensorrt
+from edgeprune.errors import UserError
+from edgeprune.manifest import Graph, KvSpec, Manifest, Tensor
+from tests.cli.command import assert_user_error, edgeprune, tree
+from tests.ground.sample import write_bundle
+
+has_rtx = importlib.util.find_spec("tensorrt_rtx") is not None
+needs_rtx = pytest.mark.skipif(not has_rtx, reason="tensorrt_rtx is not installed (make test-slow installs it)")
+SM86 = targets.find("tensorrt-rtx:sm86")
+
+
+@pytest.fixture
+def sample(tmp_path: pathlib.Path) -> Bundle:
+    """16 visual tokens, keep 0.01 to 1 with 0.25 by default, only 4, 8, 12, 16 served; 512 positions."""
+    return Bundle.open(write_bundle(tmp_path / "sample.bundle"))
+
+
+def with_cache(manifest: Manifest) -> Manifest:
+    """The decoder with every input that a real one has, two layers."""
+    inputs = (
+        Tensor("inputs_embeds", "inputs_embeds", "float32", ("B", "T", 8)),
+        Tensor("attention_mask", "attention_mask", "int64", ("B", "S")),
+        *(Tensor(f"past_key.{i}", f"past.{i}", "float32", ("B", 2, f"P{i}", 4)) for i in range(2)),
+    )
+    decoder = Graph("decoder", "onnx/decoder.onnx", (), inputs, (), KvSpec("growing", 2, 2, 4, "float32"))
+    return dataclasses.replace(manifest, graphs=dataclasses.replace(manifest.graphs, decoder=decoder))
+
+
+def ends(r: shapes.ShapeRange) -> list[tuple[int, ...]]:
+    return [r.min, r.opt, r.max]
+
+
+def test_profiles_come_from_the_manifest(sample: Bundle) -> None:
+    vision, decoder = engine_plan.plans(with_cache(sample.manifest))
+    assert (vision.file, decoder.file) == ("vision-fastervlm.engine", "decoder.engine")
+    assert list(vision.profiles) == ["vision"]
+    assert ends(vision.profiles["vision"]["pixel_values"]) == [(1, 3, 56, 56)] * 3
+    assert ends(vision.profiles["vision"]["keep_slots"]) == [(4,), (4,), (16,)], "the counts the method serves"
+    assert list(decoder.profiles) == ["prefill", "decode"]
+    prefill, decode = decoder.profiles.values()
+    usual = 4 + shapes.USUAL_TEXT_TOKENS
+    assert ends(prefill["inputs_embeds"]) == [(1, 1, 8), (1, usual, 8), (1, 512, 8)]
+    assert ends(prefill["past.1"]) == [(1, 2, 0, 4), (1, 2, 0, 4), (1, 2, 511, 4)]
+    assert ends(decode["inputs_embeds"]) == [(1, 1, 8)] * 3
+    assert ends(decode["past.0"]) == [(1, 2, 1, 4), (1, 2, usual, 4), (1, 2, 511, 4)]
+    for profile in (prefill, decode):
+        sums = zip(
+            ends(profile["inputs_embeds"]), ends(profile["past.0"]), ends(profile["attention_mask"]), strict=True
+        )
+        assert all(new[1] + past[2] == whole[1] for new, past, whole in sums), "a profile contradicts itself"
+
+
+def test_any_count_is_served_without_a_list(sample: Bundle) -> None:
+    methods = sample.manifest.methods
+    free = dataclasses.replace(methods.each["fastervlm"], keep_counts=None)
+    manifest = dataclasses.replace(sample.manifest, methods=dataclasses.replace(methods, each={"fastervlm": free}))
+    assert engine_plan.vision_spans(manifest, "fastervlm")["K"] == shapes.Span(1, 4, 16)
+
+
+def test_an_unbounded_dimension_is_refused(sample: Bundle) -> None:
+    (graph,) = sample.manifest.graphs.vision["fastervlm"]
+    strange = dataclasses.replace(graph, inputs=(Tensor("text_embeds", "text", "float32", ("B", "M", 8)),))
+    graphs = dataclasses.replace(sample.manifest.graphs, vision={"fastervlm": (strange,)})
+    with pytest.raises(UserError, match=r"vision-fastervlm.onnx cannot become an engine yet: nothing bounds .*'M'"):
+        engine_plan.plans(dataclasses.replace(sample.manifest, graphs=graphs))
+
+
+def test_types_other_than_the_bundles_are_refused(sample: Bundle) -> None:
+    engine_variant.require(sample, SM86, {"vision": "fp32", "decoder": "fp32"})
+    with pytest.raises(UserError, match=r"decoder graph is fp32.*again with --dtype fp16"):
+        engine_variant.require(sample, SM86, {"vision": "fp32", "decoder": "fp16"})
+
+
+def test_the_key_follows_every_part_of_the_fingerprint(sample: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorrt, "versions", lambda module: {module: "1.7.1", "polygraphy": "0.53.6"})
+    plan = engine_plan.plans(sample.manifest)[0]
+    found = engine_variant.fingerprint(sample, plan, SM86)
+    assert (found["module"], found["gpu"], found["compute_capabilities"]) == ("tensorrt_rtx", None, ["8.6"])
+    assert found["graph_sha256"] == {
+        name: sample.manifest.files[name].sha256 for name in ("onnx/vision-fastervlm.onnx", "onnx/vision.data")
+    }
+    keys = {engine_variant.key_of([found])}
+    keys |= {engine_variant.key_of([{**found, name: "other"}]) for name in found}
+    assert len(keys) == 1 + len(found)
+    both = targets.find("tensorrt-rtx:sm86,sm89")
+    assert engine_variant.key_of([engine_variant.fingerprint(sample, plan, both)]) not in keys
+    local = engine_variant.fingerprint(sample, plan, targets.find("tensorrt:local"))
+    assert (local["module"], set(found) == set(local)) == ("tensorrt", True)
+
+
+def test_standard_tensorrt_says_what_to_install(tiny_bundle: pathlib.Path) -> None:
+    if importlib.util.find_spec("tensorrt") is not None:
+        pytest.skip("tensorrt is installed here")
+    before = tree(tiny_bundle)
+    done = edgeprune("build", tiny_bundle, "--target", "tensorrt:local", "--precision", "fp32")
+    assert_user_error(done, "tensorrt not installed", "JetPack", "pip install edgeprune[tensorrt]")
+    assert tree(tiny_bundle) == before
+
+
+def test_lint_comes_first(tiny_bundle: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    from tests.cli.test_check_target import planted
+
+    bundle = planted(tiny_bundle, tmp_path)
+    done = edgeprune("build", bundle, "--target", "tensorrt:local", "--precision", "fp32")
+    assert (done.returncode, done.stderr) == (1, ""), "found before the missing library is"
+    assert "planted: topk-limit" in done.stdout
+    assert json.loads((bundle / MANIFEST).read_text())["variants"] == []
+
+
+@pytest.fixture(scope="module")
+def built(tiny_bundle: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, str]:
+    """A copy of the tiny bundle with engines for sm86, and what the command printed."""
+    copy = shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("engines") / "tiny.bundle")
+    done = edgeprune("build", copy, "--target", "tensorrt-rtx:sm86", "--precision", "fp32")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return copy, done.stdout
+
+
+def build_json(bundle: pathlib.Path) -> tuple[pathlib.Path, dict[str, Any]]:
+    """The variant's folder and its build.json."""
+    (variant,) = Bundle.open(bundle).manifest.variants
+    assert variant.graphs is None
+    path = bundle / variant.build
+    return path.parent, json.loads(path.read_text())
+
+
+@needs_rtx
+@pytest.mark.slow
+def test_engines_are_written_with_their_fingerprints(built: tuple[pathlib.Path, str]) -> None:
+    bundle, printed = built
+    folder, facts = build_json(bundle)
+    assert {path.name for path in folder.iterdir()} == {"build.json", *(engine["file"] for engine in facts["engines"])}
+    for engine in facts["engines"]:
+        content = (folder / engine["file"]).read_bytes()
+        assert b"vtrt" in content[:32]
+        assert int.from_bytes(content[16:24], "little") == len(content) == engine["bytes"]
+        assert engine["fingerprint"]["compute_capabilities"] == ["8.6"]
+        assert f"{engine['file']}: {engine['seconds']} s, {len(content) / 2**20:.1f} MiB" in printed
+    decoder = facts["engines"][-1]
+    assert [p["name"] for p in decoder["fingerprint"]["options"]["profiles"]] == ["prefill", "decode"]
+    lines = printed.splitlines()
+    config = next(i for i, line in enumerate(lines) if "decoder.engine: profile prefill" in line)
+    assert config < next(
+        i for i, line in enumerate(lines) if line.startswith("vision-fastervlm.engine: ") and " s, " in line
+    )
