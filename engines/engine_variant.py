@@ -124,7 +124,8 @@ def config_lines(plan: EnginePlan) -> list[str]:
             r = ranges[tensor.name]
             for letter, *sizes in zip(tensor.shape, r.min, r.opt, r.max, strict=True):
                 if isinstance(letter, str):
-                    letters[letter] = "/".join(map(str, sizes))
+                    text, stem = "/".join(map(str, sizes)), letter.rstrip("0123456789")  # P0 to P29: one entry
+                    letters[stem if letters.get(stem, text) == text else letter] = text
         shown = ", ".join(f"{letter} {sizes}" for letter, sizes in letters.items())
         lines.append(f"{plan.file}: profile {name}, min/opt/max: {shown}")
     return lines
