@@ -1,6 +1,7 @@
 #include "stages.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "error.h"
@@ -66,6 +67,17 @@ VisionResult run_vision(const Model& model, const BoundGraph& graph, int64_t kee
     return result;
 }
 
+// NaN has no order, so what a graph kept by it is arbitrary; Inf is what float16 makes of too large a number.
+void require_finite(const std::vector<float>& values, const char* what, const std::string& method,
+                    const BoundGraph& graph) {
+    const auto bad = std::count_if(values.begin(), values.end(), [](float value) { return !std::isfinite(value); });
+    if (bad == 0) return;
+    throw Error(EP_ERROR_BACKEND, "method \"" + method + "\": " + std::to_string(bad) + " of " +
+                                      std::to_string(values.size()) + " values of " + what + " that " +
+                                      graph.spec().file +
+                                      " made are NaN or Inf; use another method or a variant of higher precision");
+}
+
 // How many tokens of the default ratio a method keeps.
 int64_t default_count(const Manifest& manifest, const MethodSpec& method) {
     return method.static_keep ? *method.static_keep : keep_count(manifest.visual_tokens, manifest.keep_default);
@@ -87,7 +99,10 @@ void warm_up_vision(const Model& model, const MethodSpec& method, Abort& abort) 
 VisionResult encode_image(const Model& model, const std::string& method, int64_t keep, const Rgb& pixels,
                           Abort& abort) {
     const BoundGraph& graph = model.vision(method);
-    return run_vision(model, graph, keep, pixel_tensor(model, graph, pixels), abort);
+    VisionResult result = run_vision(model, graph, keep, pixel_tensor(model, graph, pixels), abort);
+    require_finite(result.scores, "scores", method, graph);
+    require_finite(result.embeds, "visual_embeds", method, graph);
+    return result;
 }
 
 std::vector<float> embed_tokens(const Model& model, const std::vector<int32_t>& ids, Abort& abort) {

@@ -17,7 +17,8 @@ struct VisionResult {
 };
 
 // Preprocessed pixels -> kept visual tokens. K is read from the executed tensors.
-// Throws Error(EP_ERROR_BACKEND) when the graph kept another number than `keep`.
+// Throws Error(EP_ERROR_BACKEND) when the graph kept another number than `keep`, or made scores or embeddings that are
+// NaN or Inf.
 VisionResult encode_image(const Model& model, const std::string& method, int64_t keep, const Rgb& pixels, Abort& abort);
 
 // (L) ids -> (L, D) embeddings.

@@ -256,6 +256,29 @@ def test_a_graph_that_keeps_another_count_is_caught(copy: pathlib.Path) -> None:
     assert caught.value.status == BACKEND
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize(
+    ("method", "weight", "what"), [("best", "score", "scores"), ("none", "patch", "visual_embeds")]
+)
+def test_scores_and_features_that_are_no_numbers_are_refused(
+    copy: pathlib.Path, method: str, weight: str, what: str, value: float
+) -> None:
+    file = copy / "onnx" / f"vision-{method}.onnx"
+    graph = onnx.load(file)
+    shape = tiny_graphs.weights()[weight].shape
+    [held] = [tensor for tensor in graph.graph.initializer if tuple(tensor.dims) == shape]
+    held.CopyFrom(onnx.numpy_helper.from_array(np.full(shape, value, np.float32), held.name))
+    onnx.save(graph, file)
+    rehash(copy)
+    words = rf'method "{method}": \d+ of \d+ values of {what} that onnx/vision-{method}.onnx made are NaN or Inf; use'
+    with Model.open(copy) as model, model.new_session() as session:
+        with pytest.raises(NativeError, match=words) as caught:
+            session.add_image(picture(1), method=method)
+        assert caught.value.status == BACKEND
+        fine = session.add_image(picture(1), method="four")
+        assert session.kept_tokens(fine).kept == 4
+
+
 def test_a_count_that_the_method_does_not_serve_names_the_nearest(copy: pathlib.Path) -> None:
     """Of 16 tokens the method serves 4, 8, 12 and 15."""
     manifest = json.loads((copy / "manifest.json").read_text())
