@@ -157,3 +157,50 @@ def test_engines_are_written_with_their_fingerprints(built: tuple[pathlib.Path, 
     assert config < next(
         i for i, line in enumerate(lines) if line.startswith("vision-fastervlm.engine: ") and " s, " in line
     )
+
+
+@needs_rtx
+@pytest.mark.slow
+def test_tensorrt_holds_the_profiles_that_build_json_names(built: tuple[pathlib.Path, str]) -> None:
+    """Read back from the library's own profile objects; those inside an engine need a GPU to be read."""
+    bundle = Bundle.open(built[0])
+    _, facts = build_json(built[0])
+    plan = engine_plan.plans(bundle.manifest)[-1]
+    made = tensorrt.polygraphy_profiles(list(plan.profiles.values()))
+    from polygraphy.backend.trt import NetworkFromOnnxPath
+
+    builder, network, _parser = NetworkFromOnnxPath(str(bundle.file(plan.graph.file)), strongly_typed=True)()
+    written = facts["engines"][-1]["fingerprint"]["options"]["profiles"]
+    assert [row["name"] for row in written] == ["prefill", "decode"]
+    for row, profile in zip(written, made, strict=True):
+        held = profile.to_trt(builder, network)
+        assert held
+        assert len(row["inputs"]) == network.num_inputs
+        for name, sizes in row["inputs"].items():
+            assert [list(shape) for shape in held.get_shape(name)] == [sizes["min"], sizes["opt"], sizes["max"]], name
+
+
+@needs_rtx
+@pytest.mark.slow
+def test_equal_engines_are_kept_and_a_failed_build_changes_nothing(built: tuple[pathlib.Path, str]) -> None:
+    bundle, before = built[0], tree(built[0])
+    ask = ["build", bundle, "--target", "tensorrt-rtx:sm86", "--precision", "fp32"]
+    done = edgeprune(*ask)
+    assert (done.returncode, "there already: variant tensorrt-rtx-sm86-fp32" in done.stdout) == (0, True), done.stderr
+    assert tree(bundle) == before
+    if shutil.which("prlimit") is None:
+        pytest.skip("prlimit is not installed")
+    full = edgeprune(*ask, "--rebuild", prefix=("prlimit", "--fsize=32768"))  # the engines meet it as a full disk
+    assert (full.returncode, "cannot write" in full.stderr, "Traceback" in full.stderr) == (2, True, False), full.stderr
+    Bundle.open(bundle).variant("tensorrt-rtx-sm86-fp32")
+    now = tree(bundle)
+    assert {name: now[name] for name in before if (bundle / name).is_file()} == {
+        name: before[name] for name in before if (bundle / name).is_file()
+    }
+
+
+@needs_rtx
+@pytest.mark.slow
+def test_the_runtime_refuses_engines(built: tuple[pathlib.Path, str]) -> None:
+    done = edgeprune("run", built[0], "--prompt", "q", "--variant", "tensorrt-rtx-sm86-fp32")
+    assert_user_error(done, "holds engines for tensorrt-rtx:sm86")
