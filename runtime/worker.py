@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import queue
 import threading
@@ -16,17 +17,32 @@ _Result = TypeVar("_Result")
 
 
 class _Outcome(Generic[_Result]):
-    """What a worker thread returned or raised."""
+    """What a worker thread returned or raised.
+
+    `done` is what others wait for: up to Python 3.12 a thread whose join() was interrupted counts as ended although it
+    still runs, and what it works on would be freed under it.
+    """
 
     def __init__(self) -> None:
         self.value: _Result | None = None
         self.error: BaseException | None = None
+        self.done = threading.Event()
 
     def run(self, work: Callable[[], _Result]) -> None:
         try:
             self.value = work()
         except BaseException as error:
             self.error = error
+        finally:
+            self.done.set()
+
+    def stop(self, abort: Callable[[], None]) -> None:
+        """Returns once the work has ended, however often Ctrl-C comes meanwhile."""
+        while not self.done.is_set():
+            # A request counts only while the library works, and the thread may not have got there yet.
+            with contextlib.suppress(KeyboardInterrupt):
+                abort()
+                self.done.wait(0.005)
 
     def get(self) -> _Result:
         if self.error is not None:
@@ -43,12 +59,13 @@ def interruptible(work: Callable[[], _Result], abort: Callable[[], None]) -> _Re
         return work()
     outcome: _Outcome[_Result] = _Outcome()
     thread = threading.Thread(target=outcome.run, args=(work,), name="edgeprune-call", daemon=True)
-    thread.start()
     try:
-        thread.join()
+        thread.start()
+        outcome.done.wait()
+    except RuntimeError:  # no thread could be started
+        raise
     except BaseException:
-        abort()
-        thread.join()
+        outcome.stop(abort)
         raise
     return outcome.get()
 
@@ -64,19 +81,19 @@ class Stream(Iterator[str]):
     def __init__(self, generate: Callable[[Any], Answer], abort: Callable[[], None]) -> None:
         self._abort = abort
         self._pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._closed = False
+        self._closed = True  # until the thread runs: there is nothing to stop
         self._outcome: _Outcome[Answer] = _Outcome()
         # The queue and the outcome are all that the thread holds: a forgotten stream can be collected and so closed.
         arguments = (generate, self._pieces, self._outcome)
-        self._thread = threading.Thread(target=_produce, args=arguments, name="edgeprune-stream", daemon=True)
-        self._thread.start()
+        threading.Thread(target=_produce, args=arguments, name="edgeprune-stream", daemon=True).start()
+        self._closed = False
 
     def __next__(self) -> str:
         piece = None if self._closed else self._pieces.get()
         if piece is not None:
             return piece
         already_closed, self._closed = self._closed, True
-        self._thread.join()
+        self._outcome.done.wait()
         if not already_closed:
             self._outcome.get()
         raise StopIteration
@@ -98,10 +115,7 @@ class Stream(Iterator[str]):
         if self._closed:
             return
         self._closed = True
-        # A request counts only while the library works, and the thread may not have got there yet.
-        while self._thread.is_alive():
-            self._abort()
-            self._thread.join(0.005)
+        self._outcome.stop(self._abort)
 
     def __enter__(self) -> Stream:
         return self

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import pathlib
+import signal
+import time
 from typing import Any
 
 import pytest
 
 from tests.cli.bad_images import write_picture
-from tests.cli.command import assert_user_error, edgeprune
+from tests.cli.command import assert_user_error, edgeprune, start
 from tests.runtime import tiny_graphs
 
 CASE_FIELDS = [
@@ -107,3 +109,22 @@ def test_target(hand: pathlib.Path) -> None:
 )
 def test_bad_input(hand: pathlib.Path, options: list[object], words: tuple[str, ...]) -> None:
     assert_user_error(edgeprune("profile", hand, *options), *words)
+
+
+def test_an_interrupted_run_writes_what_it_has(tmp_path: pathlib.Path) -> None:
+    slow = tiny_graphs.write_bundle(tmp_path / "s.bundle", tiny_graphs.Options(slow={"vision": 30_000}))
+    out = tmp_path / "out.json"
+    running = start("profile", slow, "--trials", 100_000, "--keep", "1,0.5", "--json", out)
+    maps = pathlib.Path(f"/proc/{running.pid}/maps")
+    while "libonnxruntime" not in maps.read_text():
+        time.sleep(0.1)
+    time.sleep(2)
+    running.send_signal(signal.SIGINT)
+    text, errors = running.communicate(timeout=60)
+    assert (running.returncode, "Traceback" in errors) == (130, False), errors
+    assert "interrupted: these results are partial" in text
+    report = json.loads(out.read_text())
+    assert report["partial"] is True
+    counts = [len(case["trials"]) for case in report["cases"]]
+    assert max(counts) - min(counts) <= 1
+    assert max(counts) < 100_000
