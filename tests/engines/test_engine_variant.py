@@ -107,7 +107,7 @@ def test_standard_tensorrt_says_what_to_install(tiny_bundle: pathlib.Path) -> No
         pytest.skip("tensorrt is installed here")
     before = tree(tiny_bundle)
     done = edgeprune("build", tiny_bundle, "--target", "tensorrt:local", "--precision", "fp32")
-    assert_user_error(done, "tensorrt not installed", "JetPack", "pip install edgeprune[tensorrt]")
+    assert_user_error(done, "tensorrt", "not installed: on Jetson", "JetPack", "pip install edgeprune[tensorrt]")
     assert tree(tiny_bundle) == before
 
 
