@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Final, NamedTuple
 
 import torch
@@ -78,7 +78,8 @@ class VisualFeatures:
         constants: tensors of `PruningMethod.constants(N)`, held as buffers by the graph.
         batch: (B,) any tensor whose first dimension is B.
         pad_mask: (B,N) bool, True where a token lies in padding, or None.
-        text_embeds: (B,M,D') embeddings of the question, or None.
+        text_embeds: (B,M,D) the decoder's embeddings of the question's tokens, or None where the method reads no text.
+        text_mask: (B,M) float32, 1 for a token of the question, 0 for padding; None where text_embeds is.
     """
 
     tokens: Tensor | None
@@ -87,7 +88,8 @@ class VisualFeatures:
     constants: Mapping[str, Tensor]
     batch: Tensor
     pad_mask: Tensor | None = None
-    text_embeds: Tensor | None = field(default=None)
+    text_embeds: Tensor | None = None
+    text_mask: Tensor | None = None
 
 
 @dataclass(frozen=True)
