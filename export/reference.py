@@ -55,8 +55,10 @@ class Reference:
         self.decoder = self.model.model.language_model
 
     @torch.inference_mode()
-    def vision(self, pixels: np.ndarray, method: PruningMethod, keep: int) -> VisionReference:
-        """`pixels` (1,3,S,S) float32."""
+    def vision(
+        self, pixels: np.ndarray, method: PruningMethod, keep: int, padding: np.ndarray | None = None
+    ) -> VisionReference:
+        """`pixels` (1,3,S,S) float32; `padding` (N,) float32, 1 where a patch is padding."""
         path = self.family.path(method)
         run = TowerRun(self.model.model.vision_tower, torch.from_numpy(pixels))
         tokens = run.out.hidden_states[path.feature_block + 1][:, path.first_token :]
@@ -67,7 +69,8 @@ class Reference:
         constants = method.constants(tokens.shape[1])
         projected = self.model.model.multi_modal_projector(tokens)
         read = projected if method.where == "after_projector" else tokens
-        features = VisualFeatures(read, signals, self.family.grid, constants, batch=tokens)
+        pad_mask = None if padding is None else torch.from_numpy(padding)[None] > 0.5
+        features = VisualFeatures(read, signals, self.family.grid, constants, batch=tokens, pad_mask=pad_mask)
         scores = method.signal(features)
         keep_idx = method.select(scores, torch.zeros(keep), features)
         seen = None if scores is None else scores[0].float().numpy().copy()

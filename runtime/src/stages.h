@@ -16,10 +16,11 @@ struct VisionResult {
     std::vector<float> scores;      // (N), empty when the method has none
 };
 
-// Preprocessed pixels -> kept visual tokens. K is read from the executed tensors.
+// Preprocessed pixels and their padding_mask -> kept visual tokens. K is read from the executed tensors.
 // Throws Error(EP_ERROR_BACKEND) when the graph kept another number than `keep`, or made scores or embeddings that are
 // NaN or Inf.
-VisionResult encode_image(const Model& model, const std::string& method, int64_t keep, const Rgb& pixels, Abort& abort);
+VisionResult encode_image(const Model& model, const std::string& method, int64_t keep, const Rgb& pixels,
+                          const std::vector<float>& padding, Abort& abort);
 
 // (L) ids -> (L, D) embeddings.
 std::vector<float> embed_tokens(const Model& model, const std::vector<int32_t>& ids, Abort& abort);
