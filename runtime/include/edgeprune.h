@@ -393,6 +393,9 @@ typedef struct ep_stats {
     int64_t decode_steps;
     int64_t new_tokens;
     int64_t kv_bytes;
+    double graph_ms;        /* of ttft_ms: inside onnxruntime's graph runs */
+    double resize_ms;       /* of preprocess_ms, and so of ttft_ms: resize with crop and conversion to RGB */
+    double decode_graph_ms; /* of decode_ms: inside graph runs */
 } ep_stats;
 EP_API void ep_stats_init(ep_stats *stats);
 EP_API void ep_stats_init_sized(ep_stats *stats, size_t size);
