@@ -30,7 +30,8 @@ int main(int argc, char** argv) {
     opening.onnxruntime_library = argv[2];
     ep_model* model = nullptr;
     ep_session* session = nullptr;
-    if (ep_model_open(argv[1], &opening, &model) != EP_OK || ep_session_new(model, nullptr, &session) != EP_OK) return 1;
+    if (ep_model_open(argv[1], &opening, &model) != EP_OK || ep_session_new(model, nullptr, &session) != EP_OK)
+        return 1;
     ep_generate_options asking;
     ep_generate_options_init(&asking);
     asking.prompt = "Where is it?";
