@@ -78,6 +78,9 @@ public:
     virtual std::unique_ptr<Graph> open_graph(const std::string& path, const Threading& threading) const = 0;
     // Not initialised. Dimensions may be 0.
     virtual TensorPtr new_tensor(DType dtype, const Shape& shape) const = 0;
+    // The memory of `whole`, a tensor of this backend, from its beginning on, as a tensor of a shape that takes no more
+    // of it. It keeps that memory alive.
+    virtual TensorPtr view(const TensorPtr& whole, const Shape& shape) const = 0;
 };
 
 // The float32 values of a float32 or float16 tensor.

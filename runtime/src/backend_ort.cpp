@@ -62,8 +62,8 @@ Shape shape_of(const ort::Api& api, const ort::TensorInfo* info) {
 
 class OrtTensor final : public Tensor {
 public:
-    OrtTensor(const ort::Api& api, Owned<ort::Value> value, const std::string& name)
-        : value_(std::move(value)), dtype_(DType::float32) {
+    OrtTensor(const ort::Api& api, Owned<ort::Value> value, const std::string& name, TensorPtr owner = nullptr)
+        : value_(std::move(value)), owner_(std::move(owner)), dtype_(DType::float32) {
         ort::TensorInfo* raw = nullptr;
         check(api, api.tensor_info(value_.get(), &raw));
         const Owned<ort::TensorInfo> info(raw, api.release_tensor_info);
@@ -79,9 +79,12 @@ public:
     const void* data() const override { return data_; }
     void* mutable_data() override { return data_; }
     const ort::Value* value() const { return value_.get(); }
+    // Whose memory a view shows; null: its own.
+    const TensorPtr& owner() const { return owner_; }
 
 private:
     Owned<ort::Value> value_;
+    TensorPtr owner_;
     DType dtype_;
     Shape shape_;
     void* data_ = nullptr;
@@ -202,6 +205,7 @@ class OrtBackend final : public Backend {
 public:
     explicit OrtBackend(const OrtLibrary& library) : library_(library), api_(library.api) {
         check(api_, api_.default_allocator(&allocator_));
+        check(api_, api_.allocator_memory(allocator_, &memory_));
     }
 
     // No provider is appended to the session options, so the CPU one runs every node.
@@ -227,6 +231,17 @@ public:
         return std::make_shared<OrtTensor>(api_, Owned<ort::Value>(value, api_.release_value), "");
     }
 
+    TensorPtr view(const TensorPtr& whole, const Shape& shape) const override {
+        const size_t bytes = static_cast<size_t>(element_count(shape)) * dtype_bytes(whole->dtype());
+        if (bytes > whole->bytes()) throw Error(EP_ERROR_INTERNAL, "a view is larger than what it shows");
+        const auto& known = static_cast<const OrtTensor&>(*whole);
+        ort::Value* value = nullptr;
+        check(api_, api_.create_tensor_over(memory_, whole->mutable_data(), bytes, shape.data(), shape.size(),
+                                            element_type_of(whole->dtype()), &value));
+        Owned<ort::Value> owned(value, api_.release_value);
+        return std::make_shared<OrtTensor>(api_, std::move(owned), "", known.owner() ? known.owner() : whole);
+    }
+
 private:
     void set_threading(ort::SessionOptions* options, const Threading& threading) const {
         check(api_, api_.set_intra_op_threads(options, threading.threads));
@@ -242,6 +257,7 @@ private:
     const OrtLibrary& library_;
     const ort::Api& api_;
     ort::Allocator* allocator_ = nullptr;
+    const ort::MemoryInfo* memory_ = nullptr;  // of the allocator
 };
 
 }  // namespace
