@@ -213,13 +213,14 @@ public:
     std::string version() const override { return library_.version; }
     std::string library() const override { return library_.path; }
 
-    std::unique_ptr<Graph> open_graph(const std::string& path, const Threading& threading) const override {
+    std::unique_ptr<Graph> open_graph(const std::string& path, const GraphOptions& chosen) const override {
         ort::SessionOptions* raw = nullptr;
         check(api_, api_.create_session_options(&raw));
         const Owned<ort::SessionOptions> options(raw, api_.release_session_options);
         check(api_, api_.set_optimisation(raw, ort::kOptimiseAll));
         check(api_, api_.set_log_severity(raw, log_level()));
-        set_threading(raw, threading);
+        set_threading(raw, chosen.threading);
+        if (chosen.map_weights) check(api_, api_.add_session_config(raw, "session.disable_prepacking", "1"));
         ort::Session* session = nullptr;
         check(api_, api_.create_session(library_.env, path.c_str(), raw, &session));
         return std::make_unique<OrtGraph>(api_, Owned<ort::Session>(session, api_.release_session));
