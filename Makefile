@@ -12,7 +12,7 @@ NATIVE_SOURCES := CMakeLists.txt $(wildcard runtime/src/* runtime/include/* test
 LIBRARY := $(BUILD)/libedgeprune.so
 RUN := EDGEPRUNE_LIB=$(CURDIR)/$(LIBRARY) EDGEPRUNE_NATIVE_DIR=$(CURDIR)/$(BUILD) HF_HUB_OFFLINE=1 $(BIN)
 
-.PHONY: help demo test test-slow check format native package bench bench-pruning bench-export fuzz sanitize clean
+.PHONY: help demo test test-slow check format native package bench bench-pruning bench-export bench-peers fuzz sanitize clean
 .DELETE_ON_ERROR:
 
 help:  ## print this list
@@ -49,6 +49,9 @@ bench: $(STAMPS)/demo $(LIBRARY)  ## time the demo bundle at keep 1 and 0.1, int
 
 bench-pruning: $(STAMPS)/dev  ## time every pruning method beside a ViT-L/14-336 encoder, interleaved; JSON under benchmarks/results
 	$(BIN)/python -m benchmarks.pruning_cost
+
+bench-peers: $(STAMPS)/dev $(LIBRARY)  ## beside transformers and OpenVINO GenAI on a 1.4 B shape; 13 GB of disk, 16 GB of memory, half an hour
+	$(RUN)/python -m benchmarks.peers.run
 
 bench-export: $(STAMPS)/dev  ## export a sharded fp16 checkpoint of the 7B shape under 6 GiB of memory (27 GiB of disk, minutes)
 	$(BIN)/python -m benchmarks.low_memory_export

@@ -35,8 +35,17 @@ def config(model: str, decoder_layers: int | None, vision_layers: int | None) ->
     return made
 
 
+def published_name(name: str) -> str:
+    """Parameter name of transformers 5 -> the name in published checkpoints, which older releases read, too."""
+    name = name.removeprefix("model.")
+    for new, old in (("lm_head.", "language_model.lm_head."), ("vision_tower.", "vision_tower.vision_model.")):
+        if name.startswith(new):
+            return name.replace(new, old, 1)
+    return name.replace("language_model.", "language_model.model.", 1)
+
+
 def shapes(made: dict[str, Any]) -> Shapes:
-    """Tensor name -> shape, as transformers itself names and sizes them; nothing is allocated."""
+    """Tensor name -> shape, as published checkpoints have them; nothing is allocated."""
     import torch
     from transformers import LlavaConfig, LlavaForConditionalGeneration
 
@@ -44,7 +53,7 @@ def shapes(made: dict[str, Any]) -> Shapes:
         model = LlavaForConditionalGeneration(LlavaConfig.from_dict(made))
     tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
     floats = {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
-    return {name: tuple(tensor.shape) for name, tensor in floats.items() if name not in tied}
+    return {published_name(name): tuple(tensor.shape) for name, tensor in floats.items() if name not in tied}
 
 
 def values(name: str, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.float16]]:
