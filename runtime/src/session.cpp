@@ -80,10 +80,6 @@ std::string unpruned_reason(const Manifest& manifest, const MethodSpec& method, 
 
 }  // namespace
 
-double elapsed_ms(Clock::time_point start) {
-    return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
-}
-
 Session::Session(std::shared_ptr<const Model> model)
     : model_(std::move(model)), cache_(model_->backend(), *model_->manifest().decoder.kv) {}
 
@@ -126,10 +122,13 @@ int32_t Session::add_image(const FrameView& picture, double keep, const std::str
 
     Clock::time_point start = Clock::now();
     const Rgb pixels = preprocess_bytes(picture, model_->preprocess());
+    const double resize_ms = elapsed_ms(start);
+    const TensorPtr tensor = pixel_tensor(*model_, method.name, pixels);
     const double preprocess_ms = elapsed_ms(start);
     abort_.check();
     start = Clock::now();
-    VisionResult result = encode_image(*model_, method.name, choice.count, pixels, abort_);
+    RunContext runs{abort_};
+    VisionResult result = encode_image(*model_, method.name, choice.count, tensor, runs);
     const double vision_ms = elapsed_ms(start);
 
     SessionImage image;
@@ -146,6 +145,8 @@ int32_t Session::add_image(const FrameView& picture, double keep, const std::str
     images_.emplace(next_image_, std::move(image));
     image_timings_.vision_ms += vision_ms;
     image_timings_.preprocess_ms += preprocess_ms;
+    image_timings_.resize_ms += resize_ms;
+    image_timings_.graph_ms += runs.graph_ms;
     return next_image_++;
 }
 
