@@ -266,9 +266,11 @@ typedef struct ep_kept_tokens {
     int32_t grid_rows, grid_cols;
     int32_t width_px, height_px; /* of the picture as it was given */
     int32_t applied;             /* 1 when K < N */
-    const char *reason;          /* why not, when applied is 0; "" otherwise; borrowed */
+    const char *reason;          /* why not, when applied is 0; why K is below the ratio asked for; else ""; borrowed */
     const char *method;          /* borrowed */
     double keep;                 /* the ratio asked for */
+    const float *pad_mask;       /* N values, 1: the patch is letter-box padding; NULL: not a letter-boxed bundle;
+                                    borrowed */
 } ep_kept_tokens;
 EP_API void ep_kept_tokens_init(ep_kept_tokens *out);
 EP_API void ep_kept_tokens_init_sized(ep_kept_tokens *out, size_t size);
