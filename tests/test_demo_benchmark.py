@@ -70,6 +70,7 @@ def report() -> dict[str, Any]:
         "bundle": "b", "onnxruntime": "1.2", "partial": True, "answered": 20, "cases": cases, "tests": tests,
         "random": [{"keep": 0.1, **spread, "by": {"category": {"what": spread}, "size": {"small": spread}}}],
         "results": rows,
+        "losses": [{"method": "random", "keep": 0.1, "unpruned": "none@1", "loss": 0.4, "interval": [0.2, 0.6]}],
     }  # fmt: skip
 
 
@@ -91,12 +92,10 @@ def test_holm_stops_at_the_first_that_is_not_significant(load: Any) -> None:
     assert marks == {}
 
 
-def test_losses_are_paired_and_random_is_one_method(load: Any) -> None:
+def test_losses_are_those_of_the_report(load: Any) -> None:
     rows = {row["method"]: row for row in load("losses").retained(report(), "raw.json")["measured"]}
-    assert set(rows) == {"good", "bad", "random"}
-    assert (rows["good"]["loss"], rows["good"]["interval"]) == (0.0, [0.0, 0.0])
-    assert (rows["bad"]["loss"], rows["random"]["loss"]) == (0.9, 0.4)
-    assert rows["random"]["questions"] == 20
+    assert (rows["random"]["loss"], rows["random"]["score"], rows["random"]["unpruned"]) == (0.4, 0.5, 0.9)
+    assert (rows["random"]["interval"], rows["random"]["questions"]) == ([0.2, 0.6], 20)
 
 
 def test_raw_answers_and_page_are_written(load: Any, tmp_path: pathlib.Path, monkeypatch: Any) -> None:

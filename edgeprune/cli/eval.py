@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprune import __version__
 from edgeprune.cli.arguments import add_json, add_no_verify, keeps, names, positive, question, value
 from edgeprune.cli.output import table, write_json
+from edgeprune.cli.progress import bar
 from edgeprune.errors import UserError
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def evaluate(args: argparse.Namespace, bundle: Bundle, dataset: Dataset, grid: A
         with Model.open(args.bundle, variant=args.variant, threads=args.threads, verify="sizes") as model:
             described = model.describe()
             result = evaluation.run(
-                model, dataset, grid.cases, work, max_new_tokens=args.max_new_tokens, progress=_progress()
+                model, dataset, grid.cases, work, max_new_tokens=args.max_new_tokens, progress=bar("answers")
             )
     except BaseException:
         work.close()
@@ -166,14 +166,3 @@ def summary(report: dict[str, Any]) -> str:
             )
         )
     return "\n".join(lines)
-
-
-def _progress() -> Callable[[int, int], None]:
-    """Counts answers on a terminal's stderr; silent in a pipe."""
-    if not sys.stderr.isatty():
-        return lambda done, total: None
-
-    def show(done: int, total: int) -> None:
-        print(f"\ranswer {done} of {total}" if done < total else "\r\x1b[K", end="", file=sys.stderr, flush=True)
-
-    return show
