@@ -17,7 +17,9 @@ from edgeprune.export.models.llama import Llama
 from edgeprune.export.models.projector import Projector
 from edgeprune.export.models.vit import Block, Vit, VitSpec
 from edgeprune.export.passes.repeat import Run
+from edgeprune.export.thinning import thin_through
 from edgeprune.pruning.base import OUTPUT_KINDS, PruningMethod, Signal, VisualFeatures, output_signal, visual_part
+from edgeprune.pruning.in_encoder import InEncoder
 from edgeprune.pruning.selectors import gather_tokens
 
 
@@ -29,11 +31,13 @@ class VisionPath:
         feature_block: 0-based block whose output are the features; -1: the embeddings.
         signal_blocks: 0-based block that serves each signal.
         first_token: 1 drops [CLS] from the visual tokens, 0 keeps it.
+        prunes_in_blocks: shapes change from block to block, so no two blocks are alike.
     """
 
     feature_block: int
     signal_blocks: dict[Signal, int]
     first_token: int
+    prunes_in_blocks: bool = False
 
     @property
     def last_signal(self) -> int:
@@ -60,6 +64,8 @@ class VisionPath:
     def runs(self) -> tuple[Run, ...]:
         """The blocks in order, alike ones together: every run but those of one block can be traced as one."""
         special = {self.feature_block, self.blocks - 1, *self.signal_blocks.values()}
+        if self.prunes_in_blocks:
+            special = set(range(self.blocks))
         starts = [i for i in range(self.blocks) if i in special or i == 0 or i - 1 in special]
         ends = [*starts[1:], self.blocks]
         return tuple(Run("vision_tower.blocks", a, b - a) for a, b in zip(starts, ends, strict=True))
@@ -71,7 +77,8 @@ class VisionGraph(nn.Module):
 
     Exact savings: blocks behind the later of feature and score block are absent; of the scoring block only the needed
     attention rows are computed; once the keep set is known, the last used block runs queries and MLP for kept tokens
-    only; the projector runs on kept tokens only, except for methods that select on projected tokens.
+    only; the projector runs on kept tokens only, except for methods that select on projected tokens. Methods that
+    prune inside the encoder bring their own walk (`thinning`), and K is fixed.
     """
 
     def __init__(
@@ -95,17 +102,28 @@ class VisionGraph(nn.Module):
         for signal in filter(is_sensitivity, path.signal_blocks):
             directions = signal.unit_directions(tower.spec.width)
             self.register_buffer(f"directions_{signal.directions}_{signal.seed}", directions, persistent=False)
+        if isinstance(method, InEncoder):
+            assert static_keep is not None
+            self.schedule = method.schedule(tokens, path.blocks, static_keep)
         if static_keep is not None:
             self.register_buffer("static_slots", torch.zeros(static_keep), persistent=False)
 
     def forward(self, pixel_values: Tensor, keep_slots: Tensor | None = None) -> tuple[Tensor, ...]:
+        return self.answer(pixel_values, keep_slots, None)
+
+    def answer(self, pixels: Tensor, keep_slots: Tensor | None, pad_mask: Tensor | None) -> tuple[Tensor, ...]:
+        """`pad_mask` (B,N) bool, or None; -> the outputs."""
         slots = cast(Tensor, self.static_slots) if keep_slots is None else keep_slots
-        tokens, keep_idx, scores = self.encode(pixel_values, slots)
+        tokens, keep_idx, scores = self.encode(pixels, slots, pad_mask)
         embeds = tokens if self.projects_all() else self.multi_modal_projector(tokens)
         return (embeds, keep_idx) if scores is None else (embeds, keep_idx, scores)
 
-    def encode(self, pixels: Tensor, slots: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def encode(
+        self, pixels: Tensor, slots: Tensor, pad_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """-> kept tokens (B,K,C), projected ones (B,K,D) if `projects_all`, keep_idx (B,K), scores (B,N) or None."""
+        if isinstance(self.method, InEncoder):
+            return (*self.thin_through(self.method, pixels), None)
         path = self.path
         x = self.vision_tower.embed(pixels)
         signals = self.outputs_of(-1, x)
@@ -119,7 +137,7 @@ class VisionGraph(nn.Module):
                 keys = block.keys(normed)
                 signals.update(self.signals_of(index, block, normed, keys))
                 if last and index == path.feature_block and self.prunes_inside():
-                    keep_idx, scores = self.choose(self.features(signals, None, pixels), slots)
+                    keep_idx, scores = self.choose(self.features(signals, None, pixels, pad_mask), slots)
                     return self.kept_rows(block, x, normed, keys, keep_idx), keep_idx, scores
                 if last and not path.whole_last_block:
                     break
@@ -129,9 +147,15 @@ class VisionGraph(nn.Module):
         assert tokens is not None
         if self.projects_all():
             tokens = self.multi_modal_projector(tokens)
-        features = self.features(signals, tokens, pixels)
+        features = self.features(signals, tokens, pixels, pad_mask)
         keep_idx, scores = self.choose(features, slots)
         return self.method.recycle(tokens, keep_idx, features), keep_idx, scores
+
+    def thin_through(self, method: InEncoder, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """-> tokens (B,K,C) and keep_idx (B,K) of a method that prunes in the blocks."""
+        iota = cast(Tensor, self.constant_iota)
+        kept = self.schedule[-1]
+        return thin_through(self.vision_tower, method, pixels, iota, kept, lambda view, _: self.schedule[view.block])
 
     def unread(self) -> tuple[str, ...]:
         """Prefixes of parameters that no output depends on: a last block that only scores needs keys, and queries."""
@@ -166,10 +190,12 @@ class VisionGraph(nn.Module):
         directions = getattr(self, f"directions_{signal.directions}_{signal.seed}")
         return self.multi_modal_projector.sensitivity(x[:, first:], directions)
 
-    def features(self, signals: dict[Signal, Tensor], tokens: Tensor | None, pixels: Tensor) -> VisualFeatures:
+    def features(
+        self, signals: dict[Signal, Tensor], tokens: Tensor | None, pixels: Tensor, pad_mask: Tensor | None
+    ) -> VisualFeatures:
         """What the method is given."""
         constants = {name: getattr(self, f"constant_{name}") for name in self.constant_names}
-        return VisualFeatures(tokens, signals, self.vision_tower.spec.grid, constants, batch=pixels)
+        return VisualFeatures(tokens, signals, self.vision_tower.spec.grid, constants, batch=pixels, pad_mask=pad_mask)
 
     def choose(self, features: VisualFeatures, slots: Tensor) -> tuple[Tensor, Tensor | None]:
         """-> keep_idx (B,K), scores (B,N) or None."""
@@ -189,6 +215,15 @@ class VisionGraph(nn.Module):
 def is_sensitivity(signal: Signal) -> bool:
     """The signal comes from the projector, not from a block."""
     return signal.kind == "projector_sensitivity"
+
+
+class LetterboxedVisionGraph(VisionGraph):
+    """The same with pad_mask (B,N) float32, 1 where a patch is padding, as the second input."""
+
+    def forward(  # type: ignore[override]
+        self, pixel_values: Tensor, pad_mask: Tensor, keep_slots: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        return self.answer(pixel_values, keep_slots, pad_mask > 0.5)
 
 
 def visual_tokens(spec: VitSpec, path: VisionPath) -> int:

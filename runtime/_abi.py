@@ -84,6 +84,7 @@ class KeptTokens(ctypes.Structure):
         ("reason", c_char_p),
         ("method", c_char_p),
         ("keep", c_double),
+        ("pad_mask", POINTER(c_float)),
     )
 
 

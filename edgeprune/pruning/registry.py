@@ -29,12 +29,14 @@ METHODS: Final[dict[str, str]] = {
     "vispruner": "edgeprune.pruning.vispruner:VisPruner",
     "pagerank": "edgeprune.pruning.pagerank:PageRank",
     "prumerge": "edgeprune.pruning.prumerge:PruMerge",
+    "holov": "edgeprune.pruning.holov:HoloV",
     "divprune": "edgeprune.pruning.divprune:DivPrune",
     "todre": "edgeprune.pruning.todre:ToDRE",
     "mmr": "edgeprune.pruning.mmr:Mmr",
     "scope": "edgeprune.pruning.scope:Scope",
     "mmtok-vv": "edgeprune.pruning.mmtok_vv:MmtokVv",
     "zoo": "edgeprune.pruning.zoo:Zoo",
+    "tome": "edgeprune.pruning.tome:ToMe",
 }
 
 _TRUTH: Final[dict[str, bool]] = {"true": True, "false": False, "1": True, "0": False}

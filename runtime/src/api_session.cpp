@@ -111,6 +111,7 @@ void fill_kept(const Manifest& manifest, const SessionImage& image, ep_kept_toke
     value.reason = image.reason.c_str();
     value.method = image.method.c_str();
     value.keep = image.keep;
+    value.pad_mask = image.padding.empty() ? nullptr : image.padding.data();
     write_struct(out, value, "ep_kept_tokens");
 }
 

@@ -63,7 +63,7 @@ struct Roles {
 };
 
 Roles vision_roles(bool dynamic_keep) {
-    Roles roles{{{"pixel_values", kFloat32, 4}},
+    Roles roles{{{"pixel_values", kFloat32, 4}, {"pad_mask", kFloat32, 2, false}},
                 {{"visual_embeds", kFloats, 3}, {"keep_idx", kIds, 2}, {"scores", kFloats, 2, false}}};
     if (dynamic_keep) roles.inputs.push_back({"keep_slots", kFloat32, 1});
     return roles;

@@ -35,7 +35,8 @@ struct SessionImage {
     int64_t kept = 0, width = 0;
     std::vector<int64_t> keep_idx;  // (K)
     std::vector<float> scores;      // (N) or empty
-    std::string reason;             // why nothing was pruned; empty when K < N
+    std::vector<float> padding;     // (N), 1 for letter-box padding; or empty
+    std::string reason;             // why nothing was pruned, or why K is below the ratio asked for; else empty
 };
 
 struct PromptRequest {

@@ -22,8 +22,18 @@ TensorPtr integers(const Backend& backend, const Shape& shape, int64_t first, in
 }
 
 VisionResult run_vision(const Model& model, const BoundGraph& graph, int64_t keep, const TensorPtr& pixels,
-                        RunContext& context) {
+                        const std::vector<float>& padding, RunContext& context) {
     RoleTensors inputs{{"pixel_values", pixels}};
+    // A graph that keeps every token, and so has no keep_slots, has no use for the mask.
+    const bool reads = graph.has_input("pad_mask");
+    if (reads ? padding.empty() : !padding.empty() && graph.has_input("keep_slots")) {
+        throw Error(EP_ERROR_BUNDLE, graph.spec().file + ": preprocess.pad_mask of manifest.json and the input " +
+                                         "pad_mask of the graph belong together; export the bundle again");
+    }
+    if (reads) {
+        const Shape shape{1, static_cast<int64_t>(padding.size())};
+        inputs["pad_mask"] = from_floats(model.backend(), DType::float32, shape, padding.data());
+    }
     if (graph.has_input("keep_slots")) {
         const std::vector<float> slots(static_cast<size_t>(keep), 0.0f);
         inputs["keep_slots"] = from_floats(model.backend(), DType::float32, {keep}, slots.data());
@@ -77,7 +87,9 @@ void warm_up_vision(const Model& model, const MethodSpec& method, RunContext& co
     shape[1] = 3;
     const std::vector<float> zeros(static_cast<size_t>(element_count(shape)), 0.0f);
     const TensorPtr pixels = from_floats(model.backend(), DType::float32, shape, zeros.data());
-    run_vision(model, graph, default_count(model.manifest(), method), pixels, context);
+    const bool masked = model.preprocess().mask_patch_px > 0;
+    const std::vector<float> padding(masked ? static_cast<size_t>(model.manifest().visual_tokens) : 0, 0.0f);
+    run_vision(model, graph, default_count(model.manifest(), method), pixels, padding, context);
 }
 
 }  // namespace
@@ -97,9 +109,9 @@ TensorPtr pixel_tensor(const Model& model, const std::string& method, const Rgb&
 }
 
 VisionResult encode_image(const Model& model, const std::string& method, int64_t keep, const TensorPtr& pixels,
-                          RunContext& context) {
+                          const std::vector<float>& padding, RunContext& context) {
     const BoundGraph& graph = model.vision(method);
-    VisionResult result = run_vision(model, graph, keep, pixels, context);
+    VisionResult result = run_vision(model, graph, keep, pixels, padding, context);
     require_finite(result.scores, "scores", method, graph);
     require_finite(result.embeds, "visual_embeds", method, graph);
     return result;

@@ -20,11 +20,11 @@ struct VisionResult {
 // Throws Error(EP_ERROR_BUNDLE) when the graph reads another size.
 TensorPtr pixel_tensor(const Model& model, const std::string& method, const Rgb& pixels);
 
-// Pixels -> kept visual tokens. K is read from the executed tensors.
+// Pixels and their padding_mask -> kept visual tokens. K is read from the executed tensors.
 // Throws Error(EP_ERROR_BACKEND) when the graph kept another number than `keep`, or made scores or embeddings that are
 // NaN or Inf.
 VisionResult encode_image(const Model& model, const std::string& method, int64_t keep, const TensorPtr& pixels,
-                          RunContext& context);
+                          const std::vector<float>& padding, RunContext& context);
 
 // (L) ids -> (L, D) embeddings.
 std::vector<float> embed_tokens(const Model& model, const std::vector<int32_t>& ids, RunContext& context);
