@@ -73,6 +73,8 @@ def run(args: argparse.Namespace) -> int:
     report = evaluate(args, bundle, dataset, grid)
     if args.json is not None:
         write_json(report, args.json)
+        if args.json != "-" and args.resume is None and not report["partial"]:
+            _beside(args.json).unlink(missing_ok=True)
     if args.json != "-":
         print(summary(report))
     return INTERRUPTED if report["partial"] else 0
@@ -117,10 +119,8 @@ def evaluate(args: argparse.Namespace, bundle: Bundle, dataset: Dataset, grid: A
             result = evaluation.run(
                 model, dataset, grid.cases, work, max_new_tokens=args.max_new_tokens, progress=bar("answers")
             )
-    except BaseException:
+    finally:
         work.close()
-        raise
-    work.close(remove=args.resume is None and not result.partial)
     return {
         "bundle": args.bundle.name,
         "bundle_sha256": facts["bundle"],
@@ -146,8 +146,13 @@ def open_work(args: argparse.Namespace, facts: dict[str, Any]) -> WorkFile:
 
     path = args.resume
     if path is None and args.json not in (None, "-"):
-        path = Path(f"{args.json}.work")
+        path = _beside(args.json)
     return WorkFile(path, facts)
+
+
+def _beside(target: str) -> Path:
+    """The work file that lives as long as FILE is not there yet."""
+    return Path(f"{target}.work")
 
 
 def summary(report: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from edgeprune.bundle import Bundle
 from edgeprune.cli.progress import bar, text
+from edgeprune.errors import UserError
 from edgeprune.manifest import Manifest
 from edgeprune.measure import evaluate
 from edgeprune.measure.dataset import Dataset, Item
@@ -140,3 +141,14 @@ def test_the_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     assert "] 1/2" in capsys.readouterr().err
     show(2, 2)
     assert capsys.readouterr().err == "\r\x1b[K"
+
+
+def test_two_runs_do_not_share_a_work_file(tmp_path: pathlib.Path) -> None:
+    first = WorkFile(tmp_path / "w", {"data": "d"})
+    with pytest.raises(UserError, match="another evaluation is writing"):
+        WorkFile(tmp_path / "w", {"data": "d"})
+    first.add(Block("a@1", "p", "e", 1, 2, (Asked("1", "t", "r", 1.0, "eos", (-1.0, -2.0)),)))
+    first.close()
+    again = WorkFile(tmp_path / "w", {"data": "d"})
+    assert again.blocks == first.blocks
+    again.close()
