@@ -23,7 +23,16 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Any:
     before = set(sys.modules)
     yield importlib.import_module
     for name in set(sys.modules) - before:
-        if name in ("make_data", "scenes", "backgrounds", "losses", "wording", "retention", "retention_table"):
+        if name in (
+            "make_data",
+            "scenes",
+            "backgrounds",
+            "losses",
+            "wording",
+            "photographs",
+            "retention",
+            "retention_table",
+        ):
             del sys.modules[name]
 
 
@@ -43,6 +52,17 @@ def test_splits_are_read_disjoint_and_repeatable(load: Any, tmp_path: pathlib.Pa
     make_data.write_split(tmp_path / "again", "test", 6)
     again = read_jsonl(tmp_path / "again" / "test.jsonl")
     assert (again.sha256(), again.items[3].answers) == (data.sha256(), data.items[3].answers)
+
+
+def test_photographs_are_balanced_and_read(load: Any, tmp_path: pathlib.Path, monkeypatch: Any) -> None:
+    for module in ("skimage", "sklearn"):
+        pytest.importorskip(module)
+    photographs = load("photographs")
+    monkeypatch.setattr(sys, "argv", ["x", str(tmp_path)])
+    photographs.main()
+    data = read_jsonl(tmp_path / "photographs.jsonl")
+    words = [item.answers[0] for item in data.items if item.metric == "pope"]
+    assert words.count("yes") == words.count("no") == len(data.by_picture()) == 9
 
 
 def report() -> dict[str, Any]:
