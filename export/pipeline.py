@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import edgeprune
+from edgeprune import retention
 from edgeprune.bundle import BundleWriter
 from edgeprune.errors import PruningError
 from edgeprune.export import golden as golden_files
@@ -60,6 +61,7 @@ class ExportPlan:
         disk_mib: size of the bundle.
         memory_mib: peak memory of the export.
         notes: sentences about what is made up, skipped or assumed.
+        warnings: sentences about accuracy that methods lost elsewhere at such a keep ratio.
     """
 
     tokens_before: int
@@ -68,6 +70,7 @@ class ExportPlan:
     disk_mib: float
     memory_mib: float
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,7 @@ def plan(recipe: ExportRecipe) -> ExportPlan:
         disk_mib=size / 2**20 + 4,
         memory_mib=peak / 2**20 + 600,
         notes=tuple(notes),
+        warnings=() if job.checkpoint.random_weights else tuple(_warnings(job)),
     )
 
 
@@ -178,6 +182,11 @@ def _job(recipe: ExportRecipe, scratch: Path | None) -> Job:
     counted = {key: (method, _count(method, family, recipe)) for key, method in methods.items()}
     graphs = GraphSet(family, counted, static_keep=recipe.static_keep, dtype=DTYPES[recipe.dtype])
     return Job(recipe, checkpoint, family, processor, preprocess, counted, graphs)
+
+
+def _warnings(job: Job) -> list[str]:
+    methods = [method.spec for method, _ in job.methods.values()]
+    return retention.warnings(job.family.model_type, methods, job.recipe.keep, job.family.visual_tokens)
 
 
 def _parsed(recipe: ExportRecipe) -> dict[str, PruningMethod]:
