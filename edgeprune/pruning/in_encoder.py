@@ -6,7 +6,7 @@ C width, H heads, d head width. Shapes shrink from block to block, so K is baked
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -86,6 +86,20 @@ class InEncoder(PruningMethod):
         Args:
             count: at most the n that enter. k: visual tokens behind the last block. iota: (N,) int64, 0..N-1.
         """
+        raise NotImplementedError
+
+    @property
+    def uncalibrated(self) -> bool:
+        """The schedule is to be measured on pictures before a graph is made."""
+        return False
+
+    def measured(self, view: BlockView, blocks: int, k: int) -> int:
+        """Visual tokens that the paper's rule leaves behind a block for the picture at hand, batch 1."""
+        raise NotImplementedError
+
+    def calibrated(self, runs: Sequence[Sequence[int]]) -> InEncoder:
+        """The method with the schedule that pictures ask for. `runs`: visual tokens left behind each block, a row per
+        picture."""
         raise NotImplementedError
 
     def finish(self, passing: Passing) -> tuple[Tensor | None, Tensor]:
