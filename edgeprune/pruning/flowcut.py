@@ -13,7 +13,8 @@ from torch import Tensor
 
 from edgeprune.errors import PruningError
 from edgeprune.pruning.base import Signal
-from edgeprune.pruning.in_encoder import BlockView, InEncoder, Passing, Thinned, keep_rows
+from edgeprune.pruning.flow_scores import flow, left_by_entropy
+from edgeprune.pruning.in_encoder import BlockView, InEncoder, Passing, Thinned, held_between, keep_rows
 from edgeprune.pruning.orders import chosen_first, ranks
 from edgeprune.pruning.selectors import gather_tokens
 
@@ -67,11 +68,7 @@ class FlowCut(InEncoder):
                 f"flowcut: counts={self.counts} does not fit; {len(stages)} blocks of this encoder drop tokens, "
                 f"from {n} down to {k} at this keep"
             )
-        steps = dict(zip(stages, counts, strict=True))
-        made = [n]
-        for block in range(blocks):
-            made.append(steps.get(block, made[-1]))
-        return tuple(made[1:])
+        return held_between(n, blocks, dict(zip(stages, counts, strict=True)))
 
     def thin(self, view: BlockView, passing: Passing, count: int, k: int, iota: Tensor) -> Thinned:
         entering = view.keys.shape[2] - 1
@@ -91,13 +88,7 @@ class FlowCut(InEncoder):
         entering, left = view.keys.shape[2] - 1, _left(view.block, blocks)
         if entering == k or left < 0 or left % 2:
             return entering
-        if left == 0:
-            return k
-        share = view.cls_attention()[:, 1:]
-        share = share / share.sum(1, keepdim=True)
-        fullness = -(share * torch.log(share)).sum(1) / math.log(entering)
-        dropped = float(((entering - k) / math.sqrt(left) * (1 - fullness**2)).max())
-        return max(entering - round(dropped), k)
+        return left_by_entropy(view.cls_attention()[:, 1:], k, left)
 
     def calibrated(self, runs: Sequence[Sequence[int]]) -> FlowCut:
         """With the mean over pictures of the visual tokens left behind each block."""
@@ -110,10 +101,3 @@ class FlowCut(InEncoder):
 def _left(block: int, blocks: int) -> int:
     """Blocks between this one and the last that drops, which lies before the features' block."""
     return blocks - 2 - block
-
-
-def flow(attention: Tensor, values: Tensor) -> Tensor:
-    """Scores (B,n) of the patches from their [CLS] attention (B,n) and the values (B,H,n+1,d) of all tokens."""
-    alike = torch.softmax(torch.matmul(values[:, :, :1], values.transpose(2, 3)), dim=-1).mean(1)[:, 0, 1:]
-    length = values.mean(1)[:, 1:].abs().sum(2)
-    return (attention / attention.sum(1, keepdim=True) + alike / alike.sum(1, keepdim=True)) * length

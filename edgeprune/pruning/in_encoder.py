@@ -6,7 +6,7 @@ C width, H heads, d head width. Shapes shrink from block to block, so K is baked
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -117,3 +117,11 @@ class InEncoder(PruningMethod):
 def keep_rows(x: Tensor) -> Tensor:
     """All rows, as they are."""
     return x
+
+
+def held_between(n: int, blocks: int, steps: Mapping[int, int]) -> tuple[int, ...]:
+    """Tokens behind each block when `n` enter the first and block b leaves `steps[b]`; the others leave all."""
+    behind = [n]
+    for block in range(blocks):
+        behind.append(steps.get(block, behind[-1]))
+    return tuple(behind[1:])
