@@ -95,6 +95,11 @@ def _pagerank(s: Sizes) -> float:
     return 5 * (2.0 * s.heads * (s.n + 1) ** 2) + _top_k(s)
 
 
+def _holov(s: Sizes) -> float:
+    run = s.n / 16
+    return 2.0 * s.n * run * s.c + 3.0 * s.n * s.c + 6.0 * s.n * run + 2 * s.n * math.log2(run) + 5 * s.sort
+
+
 def _tome(s: Sizes) -> float:
     """Per block: keys averaged over heads, half against half, three sorts, and the sum of those that leave."""
     total, before = 0.0, s.n
@@ -130,6 +135,7 @@ WORK: Final[dict[str, Work]] = {
     "vispruner": Work("attention", _vispruner, lambda s: 2 * _matrix(s)),
     "pagerank": Work("attention", _pagerank, lambda s: s.heads * _vector(s)),
     "prumerge": Work("attention", _prumerge, lambda s: 3.0 * 4 * s.k * s.n),
+    "holov": Work("attention", _holov, lambda s: 4.0 * s.n * s.c + 4.0 * s.n**2 / 16),
     "divprune": Work("greedy", lambda s: s.cosine + s.n * s.sort + 3.0 * s.k * s.n, lambda s: 2 * _matrix(s)),
     "todre": Work("greedy", lambda s: s.cosine + 3.0 * s.k * s.n, _matrix),
     "mmr": Work("greedy", lambda s: s.cosine + 5.0 * s.k * s.n, _matrix),

@@ -22,7 +22,14 @@ from edgeprune.export import golden as golden_files
 from edgeprune.export.checkpoint import FOLDERS, Checkpoint, resolve
 from edgeprune.export.models.base import ModelFamily
 from edgeprune.export.models.registry import family_class
-from edgeprune.export.preprocess import normalise, output_px, preprocess_manifest, reference_pixels
+from edgeprune.export.preprocess import (
+    letterboxed,
+    normalise,
+    output_px,
+    padding_mask,
+    preprocess_manifest,
+    reference_pixels,
+)
 from edgeprune.export.reference import Reference, reference_bytes
 from edgeprune.export.tokens import Tokens, read_tokens, write_tokenizer
 from edgeprune.export.trace import OPSET
@@ -68,6 +75,8 @@ class Job:
     """A recipe with everything it names looked up.
 
     Attributes:
+        processor: preprocessor_config.json, letter-boxing where the recipe does.
+        preprocess: what the manifest says of it.
         methods: key (its name in the bundle) -> method and K at the default keep ratio.
         notes: sentences for the manifest.
     """
@@ -75,6 +84,7 @@ class Job:
     recipe: ExportRecipe
     checkpoint: Checkpoint
     family: ModelFamily
+    processor: dict[str, Any]
     preprocess: dict[str, Any]
     methods: dict[str, tuple[PruningMethod, int]]
     graphs: GraphSet
@@ -167,10 +177,13 @@ def _job(recipe: ExportRecipe, scratch: Path | None) -> Job:
     methods = _parsed(recipe)
     checkpoint = resolve(recipe, scratch)
     family_type = family_class(str(checkpoint.config.get("model_type")))
-    preprocess = preprocess_manifest(checkpoint.preprocessor)
-    family = family_type(checkpoint.model_config, output_px(preprocess))
+    processor = letterboxed(checkpoint.preprocessor) if recipe.letterbox else checkpoint.preprocessor
+    preprocess = preprocess_manifest(processor)
+    family = family_type(checkpoint.model_config, output_px(preprocess), letterbox=recipe.letterbox)
+    if recipe.letterbox:
+        preprocess["pad_mask"] = {"patch_px": family.patch_px}
     counted = {key: (method, _count(method, family, recipe)) for key, method in methods.items()}
-    return Job(recipe, checkpoint, family, preprocess, counted, _graph_set(recipe, family, counted))
+    return Job(recipe, checkpoint, family, processor, preprocess, counted, _graph_set(recipe, family, counted))
 
 
 def _graph_set(recipe: ExportRecipe, family: ModelFamily, methods: dict[str, tuple[PruningMethod, int]]) -> GraphSet:
@@ -184,9 +197,7 @@ def _calibrated(job: Job, report: Progress) -> Job:
         return job
     report("calibrate", 0, 1)
     folder = dict(job.recipe.overrides).get("calibration")
-    pictures = calibrate.read_pictures(
-        None if folder is None else Path(folder), job.checkpoint.preprocessor, job.preprocess
-    )
+    pictures = calibrate.read_pictures(None if folder is None else Path(folder), job.processor, job.preprocess)
     source = job.checkpoint.source(job.family.canonical)
     methods = calibrate.calibrated(job.methods, job.family, source, pictures)
     what = "made pictures" if folder is None else "pictures of the folder given"
@@ -239,9 +250,13 @@ def _write(job: Job, folder: Path, name: str, report: Progress) -> dict[str, Any
 def _check(job: Job, folder: Path, tokens: Tokens, source: WeightSource) -> list[parity.Row]:
     """Golden tensors and parity rows."""
     reference = Reference(job.checkpoint, job.family, source)
-    pixels = reference_pixels(job.checkpoint.preprocessor, golden_files.picture())
-    values = normalise(pixels, job.preprocess)
-    made = golden_files.make(reference, job.methods, tokens, job.recipe.keep, pixels, values)
+    image = golden_files.picture(wide=job.recipe.letterbox)
+    pixels = reference_pixels(job.processor, image)
+    padding = (
+        padding_mask(job.preprocess, image.shape[0], image.shape[1], job.family.grid) if job.recipe.letterbox else None
+    )
+    seen = golden_files.Seen(image, pixels, normalise(pixels, job.preprocess), padding)
+    made = golden_files.make(reference, job.methods, tokens, job.recipe.keep, seen)
     made.write(folder / "golden")
     return parity.check(folder / "onnx", made, reference, job.methods, job.default, job.recipe.dtype)
 

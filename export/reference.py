@@ -60,8 +60,10 @@ class Reference:
         self.decoder = self.model.model.language_model
 
     @torch.inference_mode()
-    def vision(self, pixels: np.ndarray, method: PruningMethod, keep: int) -> VisionReference:
-        """`pixels` (1,3,S,S) float32."""
+    def vision(
+        self, pixels: np.ndarray, method: PruningMethod, keep: int, padding: np.ndarray | None = None
+    ) -> VisionReference:
+        """`pixels` (1,3,S,S) float32; `padding` (N,) float32, 1 where a patch is padding."""
         if isinstance(method, InEncoder):
             return self._thinned(pixels, method, keep)
         path = self.family.path(method)
@@ -81,7 +83,8 @@ class Reference:
         constants = method.constants(tokens.shape[1])
         projected = projector(tokens)
         read = projected if method.where == "after_projector" else tokens
-        features = VisualFeatures(read, signals, self.family.grid, constants, batch=tokens)
+        pad_mask = None if padding is None else torch.from_numpy(padding)[None] > 0.5
+        features = VisualFeatures(read, signals, self.family.grid, constants, batch=tokens, pad_mask=pad_mask)
         scores = method.signal(features)
         keep_idx = method.select(scores, torch.zeros(keep), features)
         seen = None if scores is None else scores[0].float().numpy().copy()

@@ -72,6 +72,11 @@ class InEncoder(PruningMethod):
         """[CLS] guides every block and must not be among the visual tokens."""
         return True
 
+    @property
+    def honours_padding(self) -> bool:
+        """Blocks mix padding into what they merge and measure, so letter-boxed pictures are refused."""
+        return False
+
     def schedule(self, n: int, blocks: int, k: int) -> tuple[int, ...]:
         """Visual tokens that leave each of `blocks` blocks when `n` enter the first; the last number is `k`.
 

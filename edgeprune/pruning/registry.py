@@ -29,6 +29,7 @@ METHODS: Final[dict[str, str]] = {
     "vispruner": "edgeprune.pruning.vispruner:VisPruner",
     "pagerank": "edgeprune.pruning.pagerank:PageRank",
     "prumerge": "edgeprune.pruning.prumerge:PruMerge",
+    "holov": "edgeprune.pruning.holov:HoloV",
     "divprune": "edgeprune.pruning.divprune:DivPrune",
     "todre": "edgeprune.pruning.todre:ToDRE",
     "mmr": "edgeprune.pruning.mmr:Mmr",
