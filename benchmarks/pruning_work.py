@@ -140,6 +140,7 @@ WORK: Final[dict[str, Work]] = {
     "todre": Work("greedy", lambda s: s.cosine + 3.0 * s.k * s.n, _matrix),
     "mmr": Work("greedy", lambda s: s.cosine + 5.0 * s.k * s.n, _matrix),
     "zoo": Work("greedy", lambda s: s.cosine + 5.0 * s.k * s.n, _matrix),
+    "embedlens": Work("attention", lambda s: 9.0 * s.n * s.c + _top_k(s), lambda s: 4.0 * s.n * s.c),
     "tome": Work("attention", _tome, _matrix),
     "flowcut": Work("attention", _flowcut, lambda s: s.heads * _vector(s)),
     "scope": Work("greedy", lambda s: s.cosine + s.n**2 + _gain_steps(s), lambda s: 2 * _matrix(s)),
@@ -155,6 +156,7 @@ SIGNAL_FLOPS: Final[dict[str, Callable[[Sizes], float]]] = {
     "keys": lambda s: 0.0,
     "cls_hidden": lambda s: 0.0,
     "hidden": lambda s: 0.0,
+    "anchor_embeddings": lambda s: 0.0,
     # along its default number of directions
     "projector_sensitivity": lambda s: Signal("").directions * 2.0 * s.d * (s.v + s.n * (s.d + 1)) + 8.0 * s.n * s.d,
 }

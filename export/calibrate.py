@@ -13,13 +13,17 @@ import numpy as np
 import torch
 
 from edgeprune.errors import CheckpointError, PruningError
+from edgeprune.export.graphs import VisionGraph
 from edgeprune.export.models.base import ModelFamily
 from edgeprune.export.preprocess import normalise, reference_pixels
 from edgeprune.export.thinning import thin_through
 from edgeprune.export.weights import WeightSource, fill
 from edgeprune.machine import memory_bytes
 from edgeprune.pruning.base import PruningMethod
+from edgeprune.pruning.embedlens import NEAREST, EmbedLens
 from edgeprune.pruning.in_encoder import BlockView, InEncoder, Passing
+from edgeprune.pruning.none import NoPruning
+from edgeprune.pruning.orders import unit
 
 #: how many pictures are made or read at most
 MADE: Final = 8
@@ -29,26 +33,31 @@ _KINDS: Final = (".jpg", ".jpeg", ".png")
 
 def uncalibrated(method: PruningMethod) -> bool:
     """The method's graph waits for a measurement."""
-    return isinstance(method, InEncoder) and method.uncalibrated
+    return method.uncalibrated
 
 
 def calibrated(
     methods: dict[str, tuple[PruningMethod, int]], family: ModelFamily, source: WeightSource, pictures: list[np.ndarray]
 ) -> dict[str, tuple[PruningMethod, int]]:
     """The methods with everything measured. `pictures`: (1,3,S,S) float32 each, as the vision graph takes them."""
-    return {
-        key: (schedule_of(method, count, family, source, pictures), count)
-        if isinstance(method, InEncoder) and method.uncalibrated
-        else (method, count)
-        for key, (method, count) in methods.items()
-    }
+
+    def of(method: PruningMethod, count: int) -> PruningMethod:
+        if not method.uncalibrated:
+            return method
+        if isinstance(method, InEncoder):
+            return schedule_of(method, count, family, source, pictures)
+        assert isinstance(method, EmbedLens)
+        return anchors_of(method, family, source, pictures)
+
+    return {key: (of(method, count), count) for key, (method, count) in methods.items()}
 
 
-@torch.inference_mode()
-def schedule_of(
-    method: InEncoder, keep: int, family: ModelFamily, source: WeightSource, pictures: list[np.ndarray]
-) -> PruningMethod:
-    """A method that prunes inside the encoder, its schedule measured by its own rule picture by picture."""
+def filled(method: PruningMethod, keep: int, family: ModelFamily, source: WeightSource) -> VisionGraph:
+    """The whole vision graph in float32, with weights.
+
+    Raises:
+        PruningError: the memory is not there.
+    """
     graph = family.vision(method, keep, torch.float32, whole=True).eval()
     need, free = 4 * sum(parameter.numel() for parameter in graph.parameters()), memory_bytes()[1]
     if need > free:
@@ -57,6 +66,27 @@ def schedule_of(
             f"free; take {method.name}'s spec from the manifest of an export made elsewhere"
         )
     fill(graph, source, family.canonical)
+    return graph
+
+
+@torch.inference_mode()
+def anchors_of(
+    method: EmbedLens, family: ModelFamily, source: WeightSource, pictures: list[np.ndarray]
+) -> PruningMethod:
+    """Which vocabulary entries the projected tokens of the pictures are nearest to, by cosine."""
+    graph = filled(NoPruning(), family.visual_tokens, family, source)
+    text = family.config.text_config
+    table = unit(source.tensor("embed_tokens.weight", (text.vocab_size, text.hidden_size)).float())
+    seen = [unit(graph(torch.from_numpy(picture))[0][0]) for picture in pictures]
+    return method.calibrated(torch.cat([(tokens @ table.T).topk(NEAREST, dim=1).indices for tokens in seen]))
+
+
+@torch.inference_mode()
+def schedule_of(
+    method: InEncoder, keep: int, family: ModelFamily, source: WeightSource, pictures: list[np.ndarray]
+) -> PruningMethod:
+    """A method that prunes inside the encoder, its schedule measured by its own rule picture by picture."""
+    graph = filled(method, keep, family, source)
     blocks, runs = graph.path.blocks, []
     for picture in pictures:
         behind: list[int] = []

@@ -93,11 +93,6 @@ class InEncoder(PruningMethod):
         """
         raise NotImplementedError
 
-    @property
-    def uncalibrated(self) -> bool:
-        """The schedule is to be measured on pictures before a graph is made."""
-        return False
-
     def measured(self, view: BlockView, blocks: int, k: int) -> int:
         """Visual tokens that the paper's rule leaves behind a block for the picture at hand, batch 1."""
         raise NotImplementedError

@@ -24,6 +24,7 @@ SHAPES = {
     "hidden": (COUNT, WIDTH),
     "cls_hidden": (1, WIDTH),
     "attention": (HEADS, COUNT + 1, COUNT + 1),
+    "anchor_embeddings": (3, WIDTH),
 }
 #: the others are refused (the last test); stride has no order among patches beyond those of the picture
 SPECS = [name for name in METHODS if name != "none" and parse(name).honours_padding]
@@ -33,6 +34,7 @@ MORE = [
     "mmr:balance=0.1",
     "scope:importance=cls",
     "zoo:sensitivity=norm",
+    "embedlens:weight=0.4",
     "hiprune:alpha=1.0",
 ]
 
@@ -104,7 +106,7 @@ def test_what_lies_in_the_padding_changes_nothing(spec: str) -> None:
     signals = {}
     for need, value in one.signals.items():
         mask = {"keys": pad[:, None, :, None], "hidden": pad[:, :, None]}.get(need.kind, pad)
-        whole = need.kind in ("attention", "cls_hidden")  # a row of the map is no single patch's
+        whole = need.kind in ("attention", "cls_hidden", "anchor_embeddings")  # a row of the map is no single patch's
         signals[need] = value if whole else torch.where(mask, other.signals[need] * 3, value)
     changed = dataclasses.replace(one, tokens=tokens, signals=signals)
     for keep in (1, 9, 20, len(WIDE)):
