@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from edgeprune.export.models.background import BackgroundModules
 from edgeprune.export.models.layers import Linear, Table, activation
 from edgeprune.export.models.llama import Llama
 from edgeprune.export.models.vit import Block, Vit, VitSpec
@@ -28,11 +29,13 @@ class VisionPath:
         feature_block: 0-based block whose output are the features; -1: the embeddings.
         signal_blocks: 0-based block that serves each signal.
         first_token: 1 drops [CLS] from the visual tokens, 0 keeps it.
+        survivors: how many patches enter the blocks, where a stage before them fixes it; None: all, or K.
     """
 
     feature_block: int
     signal_blocks: dict[Signal, int]
     first_token: int
+    survivors: int | None = None
 
     @property
     def last_signal(self) -> int:
@@ -96,9 +99,11 @@ class VisionGraph(nn.Module):
         method: PruningMethod,
         path: VisionPath,
         static_keep: int | None,
+        background: BackgroundModules | None = None,
     ) -> None:
         super().__init__()
         self.vision_tower = tower
+        self.background = background
         self.multi_modal_projector = projector
         self.method = method
         self.path = path
@@ -118,9 +123,15 @@ class VisionGraph(nn.Module):
 
     def encode(self, pixels: Tensor, slots: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """-> kept tokens (B,K,C), projected ones (B,K,D) if `projects_all`, keep_idx (B,K), scores (B,N) or None."""
+        given = {} if self.background is None else self.background.before(self.method.needs, pixels)
+        return self.through_blocks(self.vision_tower.embed(pixels), pixels, given, slots)
+
+    def through_blocks(
+        self, x: Tensor, pixels: Tensor, given: dict[Signal, Tensor], slots: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """`encode` from the embeddings (B,S,C) on; `given`: signals that are known already."""
         path = self.path
-        x = self.vision_tower.embed(pixels)
-        signals = self.outputs_of(-1, x)
+        signals = {**given, **self.outputs_of(-1, x)}
         tokens = x[:, path.first_token :] if path.feature_block < 0 else None
         for index, block in self.vision_tower.items():
             last = index == path.blocks - 1
@@ -168,7 +179,8 @@ class VisionGraph(nn.Module):
     def outputs_of(self, index: int, x: Tensor) -> dict[Signal, Tensor]:
         """Signals that are the output (B,S,C) of this block; -1: of the embeddings."""
         wanted = [s for s, at in self.path.signal_blocks.items() if at == index and s.kind in OUTPUT_KINDS]
-        return {s: output_signal(s.kind, x, self.path.first_token) for s in wanted}
+        found = {s: output_signal(s.kind, x, self.path.first_token) for s in wanted}
+        return found if self.background is None else self.background.behind(index, found)
 
     def features(self, signals: dict[Signal, Tensor], tokens: Tensor | None, pixels: Tensor) -> VisualFeatures:
         """What the method is given."""
@@ -191,8 +203,8 @@ class VisionGraph(nn.Module):
 
 
 def visual_tokens(spec: VitSpec, path: VisionPath) -> int:
-    """N, the visual tokens of one picture before pruning."""
-    return spec.patches + 1 - path.first_token
+    """N, the visual tokens of one picture that the method behind the encoder chooses from."""
+    return spec.patches + 1 - path.first_token if path.survivors is None else path.survivors
 
 
 class EmbeddingGraph(nn.Module):

@@ -6,11 +6,13 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edgeprune.errors import PruningError
 from edgeprune.export.graphs import VisionGraph, VisionPath
+from edgeprune.export.models.background import ScorerSpec
 from edgeprune.export.trace import Interface
+from edgeprune.export.weights import WeightSource
 from edgeprune.pruning.base import PruningMethod
 from edgeprune.pruning.registry import METHODS, method_class
 
@@ -21,6 +23,8 @@ class ModelFamily(ABC):
     Attributes:
         config: the transformers config object.
         grid: (rows, columns) of visual tokens.
+        patch_px: side of a patch.
+        background: sizes of the background scorer, set where a method reads the signal `foreground`.
     """
 
     model_type: ClassVar[str]
@@ -32,6 +36,8 @@ class ModelFamily(ABC):
     template: ClassVar[tuple[str, str, str]]
     config: Any
     grid: tuple[int, int]
+    patch_px: int
+    background: ScorerSpec | None = None
 
     @abstractmethod
     def __init__(self, config: Any, image_px: int) -> None:
@@ -53,6 +59,10 @@ class ModelFamily(ABC):
     @abstractmethod
     def vision(self, method: PruningMethod, static_keep: int | None, dtype: torch.dtype, *, whole: bool) -> VisionGraph:
         """VisionGraph, with every block or (`whole` False) with one block of each run."""
+
+    @abstractmethod
+    def patch_embedding(self, source: WeightSource) -> Tensor:
+        """The vision tower's patch embedding (C,3,px,px), by which encoders are told apart."""
 
     @abstractmethod
     def vision_interface(self, method: PruningMethod, static_keep: int | None, dtype: torch.dtype) -> Interface: ...

@@ -11,13 +11,16 @@ import torch
 from edgeprune.errors import CheckpointError, PruningError
 from edgeprune.export.graphs import DecoderGraph, EmbeddingGraph, Projector, VisionGraph, VisionPath
 from edgeprune.export.models import clip, dinov2
+from edgeprune.export.models.background import BackgroundModules
 from edgeprune.export.models.base import ModelFamily
 from edgeprune.export.models.layers import Linear, Table
 from edgeprune.export.models.llama import Llama
 from edgeprune.export.models.vit import Vit
 from edgeprune.export.passes.repeat import Run
+from edgeprune.export.stages import StagedVisionGraph
 from edgeprune.export.trace import Axis, Interface
-from edgeprune.export.weights import renamer
+from edgeprune.export.weights import WeightSource, renamer
+from edgeprune.pruning.background import FOREGROUND
 from edgeprune.pruning.base import OUTPUT_KINDS, SIGNAL_KINDS, PruningMethod, Signal
 
 TOWERS: Final[dict[str, ModuleType]] = {"clip_vision_model": clip, "dinov2": dinov2}
@@ -62,6 +65,7 @@ class Llava(ModelFamily):
         self.spec = tower.vit_spec(vision, image_px)
         self.first_token = 1 if config.vision_feature_select_strategy == "default" else 0
         # with [CLS] among the visual tokens there is no rectangle of patches any more
+        self.patch_px = self.spec.patch_px
         self.grid = self.spec.grid if self.first_token else (1, self.spec.patches + 1)
         self.feature_block = _feature_block(config.vision_feature_layer, self.spec.layers)
         self._tower_name = renamer(tower.RENAMES)
@@ -73,8 +77,10 @@ class Llava(ModelFamily):
         return f"{head}.{self._tower_name(tail)}" if head == "vision_tower" else name
 
     def path(self, method: PruningMethod) -> VisionPath:
-        blocks = {signal: self._signal_block(method, signal) for signal in method.needs}
-        return VisionPath(self.feature_block, blocks, self.first_token)
+        stage = method.stage(self.spec.patches)
+        needs = [signal for signal in (stage.method if stage else method).needs if signal != FOREGROUND]
+        blocks = {signal: self._signal_block(method, signal) for signal in needs}
+        return VisionPath(self.feature_block, blocks, self.first_token, stage.kept if stage else None)
 
     def _signal_block(self, method: PruningMethod, signal: Signal) -> int:
         layer = signal.layer
@@ -94,7 +100,24 @@ class Llava(ModelFamily):
     def vision(self, method: PruningMethod, static_keep: int | None, dtype: torch.dtype, *, whole: bool) -> VisionGraph:
         path = self.path(method)
         blocks = range(path.blocks) if whole else [run.first for run in path.runs]
-        return VisionGraph(Vit(self.spec, blocks, dtype), Projector(self.config, dtype), method, path, static_keep)
+        tower, projector = Vit(self.spec, blocks, dtype), Projector(self.config, dtype)
+        background = self._background(method, path)
+        stage = method.stage(self.spec.patches)
+        if stage is None:
+            return VisionGraph(tower, projector, method, path, static_keep, background)
+        assert background is not None
+        return StagedVisionGraph(tower, projector, stage, path, static_keep, background)
+
+    def _background(self, method: PruningMethod, path: VisionPath) -> BackgroundModules | None:
+        if all(signal.kind != FOREGROUND.kind for signal in method.needs):
+            return None
+        if self.background is None:
+            raise RuntimeError(f"{method.name} needs the sizes of a background scorer: set family.background")
+        return BackgroundModules(method.needs, self.background, self.spec.width, path.signal_blocks)
+
+    def patch_embedding(self, source: WeightSource) -> torch.Tensor:
+        side = self.patch_px
+        return source.tensor("vision_tower.patches.weight", (self.spec.width, 3, side, side))
 
     def vision_interface(self, method: PruningMethod, static_keep: int | None, dtype: torch.dtype) -> Interface:
         kept: int | str = "K" if static_keep is None else static_keep
