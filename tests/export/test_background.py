@@ -22,6 +22,7 @@ from edgeprune.tolerances import TOLERANCES
 from tests.export.models import family_of, hf_model, llava_config, relative
 from tests.export.test_savings import rows_through
 from tests.pruning import oracles
+from tests.scorers import write_scorer
 
 SIDE, LAYERS, N = 6, 5, 36
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)
@@ -146,26 +147,6 @@ def test_the_head_reads_its_block_and_the_gate_ranks_foreground_first() -> None:
     assert 0 < (logits > 0).sum() < N
     assert index[0].tolist() == sorted(order[:9])
     assert np.abs(scores[0].numpy() - np.where(logits > 0, attention, attention - 1)).max() <= TOLERANCES["scores"]
-
-
-def write_scorer(path: pathlib.Path, spec: ScorerSpec, encoder: str | None = None) -> pathlib.Path:
-    scorer = Scorer(spec)
-    fill(scorer, RandomSource(), lambda name: f"background.scorer.{name}")
-    from edgeprune.export.weights import parameters
-
-    tensors = {
-        f"background.scorer.{item.name}": item.leaf.from_checkpoint(item.attribute, item.value).contiguous()
-        for item in parameters(scorer)
-    }
-    metadata = {"scorer": spec.to_json()}
-    if encoder is not None:
-        metadata["trunk_encoder"] = encoder
-        tensors |= {
-            "background.trunk.1.linear.weight": torch.ones(1, 48),
-            "background.trunk.1.linear.bias": torch.ones(1),
-        }
-    safetensors.torch.save_file(tensors, path, metadata=metadata)
-    return path
 
 
 def logits_of(weights: BackgroundWeights, preprocess: dict[str, Any], picture: np.ndarray) -> torch.Tensor:
