@@ -140,6 +140,8 @@ def main() -> None:
     rows = side // patch
     spec = ScorerSpec((rows, rows), patch, tuple(args.mean), tuple(args.std), args.width, mlp_width=4 * args.width)
     scorer = train(args, source, spec)
+    for parameter in scorer.parameters():  # the figures are those of the half-precision weights that are stored
+        parameter.data = parameter.data.half().float()
     save(args.out, scorer, spec)
     found: dict[str, Any] = {
         name: figures(lambda batch: scorer(batch.pixels), held, spec, args.threshold) for name, held in held_out.items()
