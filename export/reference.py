@@ -9,20 +9,25 @@ import dataclasses
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from edgeprune.errors import CheckpointError
+from edgeprune.export import reference_blocks
 from edgeprune.export.background_reference import ForegroundReference, highest
 from edgeprune.export.checkpoint import Checkpoint
 from edgeprune.export.models.base import ModelFamily
 from edgeprune.export.weights import WeightSource
 from edgeprune.pruning.background import FOREGROUND
 from edgeprune.pruning.base import OUTPUT_KINDS, PruningMethod, Signal, VisualFeatures, visual_part
+from edgeprune.pruning.in_encoder import InEncoder
 from edgeprune.tolerances import TOLERANCES
+
+#: module names of a tower's layers
+LAYER: Final = re.compile(r"\.layers?\.\d+$")
 
 
 @dataclass(frozen=True)
@@ -81,39 +86,51 @@ class Reference:
         self.foreground = ForegroundReference(family, source)
 
     @torch.inference_mode()
-    def vision(self, pixels: np.ndarray, method: PruningMethod, keep: int) -> VisionReference:
-        """`pixels` (1,3,S,S) float32."""
+    def vision(
+        self, pixels: np.ndarray, method: PruningMethod, keep: int, padding: np.ndarray | None = None
+    ) -> VisionReference:
+        """`pixels` (1,3,S,S) float32; `padding` (N,) float32, 1 where a patch is padding."""
+        if isinstance(method, InEncoder):
+            return self._thinned(pixels, method, keep)
         values, stage = torch.from_numpy(pixels), method.stage(self.family.visual_tokens)
         logits = self.foreground.logits(values) if FOREGROUND in method.needs else None
         if stage is None:
-            return self._chosen(values, method, keep, logits)
+            return self._chosen(values, method, keep, logits, padding)
         assert logits is not None
-        entering = keep if stage.kept is None else stage.kept
-        places = torch.from_numpy(highest(logits[0].numpy(), entering))
-        seen = self._chosen(values, stage.method, keep, logits[:, places], places)
-        return on_grid(seen, places.numpy(), logits[0].numpy(), method)
+        last = logits[0].numpy() if padding is None else np.where(padding > 0.5, -np.inf, logits[0].numpy())
+        places = highest(last, keep if stage.kept is None else stage.kept)
+        among = None if padding is None else padding[places]
+        seen = self._chosen(values, stage.method, keep, logits[:, places], among, torch.from_numpy(places))
+        return on_grid(seen, places, logits[0].numpy(), method)
 
     def _chosen(
-        self, pixels: Tensor, method: PruningMethod, keep: int, logits: Tensor | None, places: Tensor | None = None
+        self,
+        pixels: Tensor,
+        method: PruningMethod,
+        keep: int,
+        logits: Tensor | None,
+        padding: np.ndarray | None,
+        places: Tensor | None = None,
     ) -> VisionReference:
         """What a method behind the encoder makes of the picture, or of its patches at `places`, in whose numbering the
-        result is. `logits`: the scorer's, of those patches."""
+        result is. `logits`, `padding`: of those patches."""
         path = self.family.path(method)
         run = TowerRun(self.model.model.vision_tower, pixels, places)
         tokens = run.out.hidden_states[path.feature_block + 1][:, path.first_token :]
+        projector = self.model.model.multi_modal_projector
         signals = {
             signal: self._signal(run, signal, block, path.first_token) for signal, block in path.signal_blocks.items()
         }
         if logits is not None:
             signals[FOREGROUND] = logits
         constants = method.constants(tokens.shape[1])
-        projected = self.model.model.multi_modal_projector(tokens)
+        projected = projector(tokens)
         read = projected if method.where == "after_projector" else tokens
-        features = VisualFeatures(read, signals, self.family.grid, constants, batch=tokens)
+        pad_mask = None if padding is None else torch.from_numpy(padding)[None] > 0.5
+        features = VisualFeatures(read, signals, self.family.grid, constants, batch=tokens, pad_mask=pad_mask)
         scores = method.signal(features)
         keep_idx = method.select(scores, torch.zeros(keep), features)
         seen = None if scores is None else scores[0].float().numpy().copy()
-        projector = self.model.model.multi_modal_projector
         index = keep_idx[0].numpy().copy()
 
         @torch.inference_mode()
@@ -129,7 +146,21 @@ class Reference:
     def _signal(self, run: TowerRun, signal: Signal, block: int, first_token: int) -> Tensor:
         if signal.kind == FOREGROUND.kind:
             return self.foreground.head(block, run.signal("hidden", block)[:, first_token:])
+        if signal.kind == "projector_sensitivity":
+            hidden = run.out.hidden_states[block + 1][:, first_token:]
+            return sensitivity(self.model.model.multi_modal_projector, hidden, signal)
         return visual_part(run.signal(signal.kind, block), signal.kind, first_token)
+
+    def _thinned(self, pixels: np.ndarray, method: InEncoder, keep: int) -> VisionReference:
+        """A method that prunes inside the encoder. What it keeps decides what later blocks compute, so other indices
+        than its own have no reference."""
+        path, tower = self.family.path(method), self.model.model.vision_tower
+        layers = [m for name, m in tower.named_modules() if LAYER.search(name)][: path.blocks]
+        start = tower(torch.from_numpy(pixels), output_hidden_states=True).hidden_states[0]
+        schedule = method.schedule(self.family.visual_tokens, path.blocks, keep)
+        tokens, keep_idx = reference_blocks.thinned(layers, start, method, schedule)
+        embeds: np.ndarray = self.model.model.multi_modal_projector(tokens)[0].numpy()
+        return VisionReference(keep_idx[0].numpy().copy(), None, lambda index: embeds)
 
     @torch.inference_mode()
     def embed(self, ids: list[int]) -> np.ndarray:
@@ -163,7 +194,7 @@ class TowerRun:
         """`places` (K1,): the only patches that go through the blocks, with [CLS] and with their positions."""
         self._projected: dict[str, Tensor] = {}
         parts = {"q_proj": "query", "query": "query", "k_proj": "key", "key": "key"}
-        self._layers = [name for name, _ in tower.named_modules() if re.search(r"\.layers?\.\d+$", name)]
+        self._layers = [name for name, _ in tower.named_modules() if LAYER.search(name)]
         hooks = []
         if places is not None:
             rows = torch.cat([torch.zeros(1, dtype=torch.int64), places + 1])
@@ -205,6 +236,17 @@ class TowerRun:
             logits = self._projected[f"query.{block}"] @ keys.transpose(1, 2) / keys.shape[2] ** 0.5
             return logits.softmax(-1)[:, 0]
         raise NotImplementedError(kind)
+
+
+def sensitivity(projector: Any, tokens: Tensor, signal: Signal) -> Tensor:
+    """projector_sensitivity (B,N) by forward-mode differentiation of transformers' projector."""
+    lengths = []
+    for direction in signal.unit_directions(tokens.shape[2]):
+        with torch.inference_mode(False):
+            point = tokens.clone()
+            answer = torch.func.jvp(projector, (point,), (direction.expand_as(point).clone(),))[1]
+        lengths.append(answer.norm(dim=-1))
+    return torch.stack(lengths).mean(0)
 
 
 def changed_by_noise(method: PruningMethod, features: VisualFeatures, keep_idx: np.ndarray, draws: int = 8) -> int:

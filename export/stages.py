@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from edgeprune.export.graphs import VisionGraph, VisionPath
+from edgeprune.export.graphs import LetterboxedVisionGraph, VisionGraph, VisionPath
 from edgeprune.export.models.background import BackgroundModules
+from edgeprune.export.models.projector import Projector
 from edgeprune.export.models.vit import Vit
 from edgeprune.pruning.background import FOREGROUND
 from edgeprune.pruning.base import Stage
@@ -27,7 +28,7 @@ class StagedVisionGraph(VisionGraph):
     def __init__(
         self,
         tower: Vit,
-        projector: nn.Module,
+        projector: Projector,
         stage: Stage,
         path: VisionPath,
         static_keep: int | None,
@@ -38,14 +39,18 @@ class StagedVisionGraph(VisionGraph):
         slots = None if stage.kept is None else torch.zeros(stage.kept)
         self.register_buffer("stage_slots", slots, persistent=False)
 
-    def encode(self, pixels: Tensor, slots: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def encode(
+        self, pixels: Tensor, slots: Tensor, pad_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         assert self.background is not None
         logits = self.background.before((FOREGROUND,), pixels)[FOREGROUND]
         entering = slots if self.stage_slots is None else cast(Tensor, self.stage_slots)
-        places = raster_top_k(logits, entering, cast(Tensor, self.grid_iota))
+        places = raster_top_k(logits, entering, cast(Tensor, self.grid_iota), pad_mask)
         given = {FOREGROUND: torch.gather(logits, 1, places)}
         x = rows_of(self.vision_tower.embed(pixels), places)
-        tokens, keep_idx, scores = self.through_blocks(x, pixels, given, slots)
+        # gathered as numbers: TensorRT gathers no truth values
+        among = None if pad_mask is None else torch.gather(pad_mask.float(), 1, places) > 0.5
+        tokens, keep_idx, scores = self.through_blocks(x, pixels, given, slots, among)
         return tokens, self.original(keep_idx, places), self.scores_of(scores, logits, places)
 
     def scores_of(self, scores: Tensor | None, logits: Tensor, places: Tensor) -> Tensor | None:
@@ -59,3 +64,9 @@ class StagedVisionGraph(VisionGraph):
         if self.stage_slots is None:
             return places
         return torch.gather(places, 1, keep_idx) if self.method.gathers else on_grid(keep_idx, places)
+
+
+class LetterboxedStagedVisionGraph(StagedVisionGraph):
+    """The same with pad_mask (B,N) float32 as the second input: padding enters the encoder after all else."""
+
+    forward = LetterboxedVisionGraph.forward  # type: ignore[assignment]

@@ -84,6 +84,7 @@ class KeptTokens(ctypes.Structure):
         ("reason", c_char_p),
         ("method", c_char_p),
         ("keep", c_double),
+        ("pad_mask", POINTER(c_float)),
     )
 
 
@@ -166,6 +167,9 @@ class Stats(ctypes.Structure):
         ("decode_steps", c_int64),
         ("new_tokens", c_int64),
         ("kv_bytes", c_int64),
+        ("graph_ms", c_double),
+        ("resize_ms", c_double),
+        ("decode_graph_ms", c_double),
     )
 
 

@@ -30,12 +30,15 @@ METHODS: Final[dict[str, str]] = {
     "vispruner": "edgeprune.pruning.vispruner:VisPruner",
     "pagerank": "edgeprune.pruning.pagerank:PageRank",
     "prumerge": "edgeprune.pruning.prumerge:PruMerge",
+    "holov": "edgeprune.pruning.holov:HoloV",
     "divprune": "edgeprune.pruning.divprune:DivPrune",
     "todre": "edgeprune.pruning.todre:ToDRE",
     "mmr": "edgeprune.pruning.mmr:Mmr",
     "scope": "edgeprune.pruning.scope:Scope",
     "mmtok-vv": "edgeprune.pruning.mmtok_vv:MmtokVv",
     "background": "edgeprune.pruning.background:Background",
+    "zoo": "edgeprune.pruning.zoo:Zoo",
+    "tome": "edgeprune.pruning.tome:ToMe",
 }
 
 #: the end of a SPEC whose first stage stands before the encoder

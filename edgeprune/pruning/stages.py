@@ -85,6 +85,10 @@ class Staged(PruningMethod):
         return True
 
     @property
+    def honours_padding(self) -> bool:
+        return self.second.honours_padding
+
+    @property
     def max_keep(self) -> float:
         return self.ratio
 

@@ -9,19 +9,21 @@ from typing import Any, ClassVar, Final
 import torch
 
 from edgeprune.errors import CheckpointError, PruningError
-from edgeprune.export.graphs import DecoderGraph, EmbeddingGraph, Projector, VisionGraph, VisionPath
+from edgeprune.export.graphs import DecoderGraph, EmbeddingGraph, LetterboxedVisionGraph, VisionGraph, VisionPath
 from edgeprune.export.models import clip, dinov2
 from edgeprune.export.models.background import BackgroundModules
 from edgeprune.export.models.base import ModelFamily
 from edgeprune.export.models.layers import Linear, Table
 from edgeprune.export.models.llama import Llama
+from edgeprune.export.models.projector import Projector
 from edgeprune.export.models.vit import Vit
 from edgeprune.export.passes.repeat import Run
-from edgeprune.export.stages import StagedVisionGraph
+from edgeprune.export.stages import LetterboxedStagedVisionGraph, StagedVisionGraph
 from edgeprune.export.trace import Axis, Interface
 from edgeprune.export.weights import WeightSource, renamer
 from edgeprune.pruning.background import FOREGROUND
 from edgeprune.pruning.base import OUTPUT_KINDS, SIGNAL_KINDS, PruningMethod, Signal
+from edgeprune.pruning.in_encoder import InEncoder
 
 TOWERS: Final[dict[str, ModuleType]] = {"clip_vision_model": clip, "dinov2": dinov2}
 
@@ -43,11 +45,12 @@ class Llava(ModelFamily):
     signals: ClassVar[frozenset[str]] = frozenset(SIGNAL_KINDS)
     template: ClassVar[tuple[str, str, str]] = ("USER: ", "<image>\n", " ASSISTANT:")
 
-    def __init__(self, config: Any, image_px: int) -> None:
+    def __init__(self, config: Any, image_px: int, *, letterbox: bool = False) -> None:
         """
         Args:
             config: a LlavaConfig. A key `edgeprune_score_layer` overrides the score block (0-based).
             image_px: side of the picture that preprocessing delivers.
+            letterbox: the graphs read which patches are padding.
 
         Raises:
             CheckpointError: a part of the config is not served; the message names it.
@@ -65,11 +68,17 @@ class Llava(ModelFamily):
         self.spec = tower.vit_spec(vision, image_px)
         self.first_token = 1 if config.vision_feature_select_strategy == "default" else 0
         # with [CLS] among the visual tokens there is no rectangle of patches any more
-        self.patch_px = self.spec.patch_px
         self.grid = self.spec.grid if self.first_token else (1, self.spec.patches + 1)
+        if letterbox and not self.first_token:
+            raise CheckpointError("letterbox needs visual tokens that are patches, and here [CLS] is one of them")
+        self.letterbox = letterbox
         self.feature_block = _feature_block(config.vision_feature_layer, self.spec.layers)
         self._tower_name = renamer(tower.RENAMES)
         self._name = renamer(RENAMES)
+
+    @property
+    def patch_px(self) -> int:
+        return self.spec.patch_px
 
     def canonical(self, name: str) -> str:
         name = self._name(name)
@@ -77,10 +86,12 @@ class Llava(ModelFamily):
         return f"{head}.{self._tower_name(tail)}" if head == "vision_tower" else name
 
     def path(self, method: PruningMethod) -> VisionPath:
+        if isinstance(method, InEncoder):
+            return VisionPath(self.feature_block, {}, self.first_token, prunes_in_blocks=True)
         stage = method.stage(self.spec.patches)
         needs = [signal for signal in (stage.method if stage else method).needs if signal != FOREGROUND]
         blocks = {signal: self._signal_block(method, signal) for signal in needs}
-        return VisionPath(self.feature_block, blocks, self.first_token, stage.kept if stage else None)
+        return VisionPath(self.feature_block, blocks, self.first_token, survivors=stage.kept if stage else None)
 
     def _signal_block(self, method: PruningMethod, signal: Signal) -> int:
         layer = signal.layer
@@ -104,9 +115,11 @@ class Llava(ModelFamily):
         background = self._background(method, path)
         stage = method.stage(self.spec.patches)
         if stage is None:
-            return VisionGraph(tower, projector, method, path, static_keep, background)
+            graph = LetterboxedVisionGraph if self.reads_padding(method) else VisionGraph
+            return graph(tower, projector, method, path, static_keep, background)
         assert background is not None
-        return StagedVisionGraph(tower, projector, stage, path, static_keep, background)
+        staged = LetterboxedStagedVisionGraph if self.reads_padding(method) else StagedVisionGraph
+        return staged(tower, projector, stage, path, static_keep, background)
 
     def _background(self, method: PruningMethod, path: VisionPath) -> BackgroundModules | None:
         if all(signal.kind != FOREGROUND.kind for signal in method.needs):
@@ -122,6 +135,8 @@ class Llava(ModelFamily):
     def vision_interface(self, method: PruningMethod, static_keep: int | None, dtype: torch.dtype) -> Interface:
         kept: int | str = "K" if static_keep is None else static_keep
         inputs = [Axis("pixel_values", "pixel_values", "float32", ("B", 3, self.image_px, self.image_px))]
+        if self.reads_padding(method):
+            inputs.append(Axis("pad_mask", "pad_mask", "float32", ("B", self.visual_tokens)))
         if static_keep is None:
             inputs.append(Axis("keep_slots", "keep_slots", "float32", ("K",)))
         outputs = [
