@@ -133,6 +133,33 @@ def test_every_block_runs_on_the_survivors_only(spec: str, entering: int) -> Non
     assert rows["background.scorer.blocks.1.fc1"] == N
 
 
+@pytest.mark.parametrize("spec", ["background", "background@0.5+fastervlm"])
+def test_padding_enters_the_encoder_last_and_is_kept_last(spec: str) -> None:
+    model = hf_model(llava_config("dinov2", SIDE, LAYERS))
+    source = Seeded(model)
+    family = Llava(model.config, SIDE * 4, letterbox=True)
+    family.background = SPEC
+    graph = family.vision(parse(spec), None, torch.float32, whole=True)
+    fill(graph, source, family.canonical)
+    pixels = torch.randn(2, 3, SIDE * 4, SIDE * 4, generator=torch.Generator().manual_seed(7))
+    pad = torch.zeros(2, N)
+    pad[0, :12], pad[1, 20:] = 1, 1
+    with torch.inference_mode():
+        bare = graph_of(spec)[0](pixels, torch.zeros(9))[1]
+        embeds, index, _ = graph.eval()(pixels, pad, torch.zeros(9))
+        logits = ForegroundReference(source.family, source).logits(pixels).numpy()
+        for row in range(2):
+            masked = np.where(pad[row] > 0, -np.inf, logits[row])
+            places = np.array(oracles.highest_in_raster_order(masked, N // 2 if "@" in spec else 9))
+            assert not pad[row, places].any()
+            assert set(index[row].tolist()) <= set(places.tolist())
+            states, _ = encoder_on(model, pixels[row : row + 1], places)
+            rows = [1 + places.tolist().index(place) for place in index[row].tolist()]
+            expected = model.model.multi_modal_projector(states[-2][:, rows])[0]
+            assert relative(embeds[row], expected) <= TOLERANCES["visual_embeds"]
+    assert (pad.gather(1, bare) > 0).any(), "without the mask padding would have been kept"
+
+
 def test_the_head_reads_its_block_and_the_gate_ranks_foreground_first() -> None:
     graph, model, source = graph_of("background:gate=true,trunk=1")
     pixels = torch.randn(1, 3, SIDE * 4, SIDE * 4, generator=torch.Generator().manual_seed(5))
