@@ -49,6 +49,7 @@ SIGNAL_SHAPES: dict[str, tuple[int, ...]] = {
     "cls_hidden": (1, C),
     "projector_sensitivity": (N,),
     "anchor_embeddings": (3, C),
+    "foreground": (N,),
 }
 SPEC = VitSpec(C, HEADS, C // HEADS, 24, MLP, "quick_gelu", 1e-5, 14, (24, 24), 24, True, False, False, True, 2, 1, ())
 

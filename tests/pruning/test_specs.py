@@ -70,7 +70,7 @@ def test_every_method_states_itself(name: str) -> None:
     assert method.name == name
     assert method.summary
     assert method.source
-    assert method.where in ("before_projector", "after_projector", "in_encoder", "nowhere")
+    assert method.where in ("before_encoder", "before_projector", "after_projector", "in_encoder", "nowhere")
     assert (576 in method.valid_k(576)) == method.identity_at_full, "a merging method has no identity to offer at K = N"
     assert method.gathers or method.valid_k(576)
 
