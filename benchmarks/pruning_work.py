@@ -98,6 +98,8 @@ def _pagerank(s: Sizes) -> float:
 def _holov(s: Sizes) -> float:
     run = s.n / 16
     return 2.0 * s.n * run * s.c + 3.0 * s.n * s.c + 6.0 * s.n * run + 2 * s.n * math.log2(run) + 5 * s.sort
+
+
 def _tome(s: Sizes) -> float:
     """Per block: keys averaged over heads, half against half, three sorts, and the sum of those that leave."""
     total, before = 0.0, s.n
