@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 from edgeprune import __version__, machine, requirements
+from edgeprune.cli import accelerators
 from edgeprune.cli.arguments import add_json
 from edgeprune.cli.output import table, write_json
 from edgeprune.errors import UserError
@@ -51,6 +52,8 @@ def examine() -> dict[str, Any]:
         "executable": sys.executable,
         "machine": machine.facts(),
         "libraries": libraries,
+        "accelerators": accelerators.examine(),
+        "providers": accelerators.providers(),
         "packages": {name: requirements.installed_version(name) for name in PACKAGES},
         "extras": [_extra(name, needed) for name, needed in requirements.extras().items()],
         "can_run": can_run,
@@ -124,11 +127,24 @@ def _text(report: dict[str, Any]) -> str:
     ]
     rows = [("library", "state", "where")]
     rows += [(name, _state(entry), entry["path"] or entry["problem"]) for name, entry in report["libraries"].items()]
+    rows += [(name, _state(entry), entry["problem"]) for name, entry in report["accelerators"].items()]
+    usable = [f"{row['name']} {'runs' if row['works'] else row['problem']}" for row in report["providers"]]
     packages = [f"{name} {version}" for name, version in report["packages"].items() if version]
     extras = [("extra", "state", "remedy")]
     extras += [(entry["name"], _state(entry), _remedy(entry)) for entry in report["extras"]]
-    remedies = [f"{name}: {entry['remedy']}" for name, entry in report["libraries"].items() if entry["remedy"]]
-    parts = ["\n".join(head), table(rows), "packages: " + ", ".join(packages), table(extras), *remedies]
+    remedies = [
+        f"{name}: {entry['remedy']}"
+        for name, entry in {**report["libraries"], **report["accelerators"]}.items()
+        if entry["remedy"]
+    ]
+    parts = [
+        "\n".join(head),
+        table(rows),
+        "onnxruntime's providers: " + (", ".join(usable) or "none: no onnxruntime package"),
+        "packages: " + ", ".join(packages),
+        table(extras),
+        *remedies,
+    ]
     return "\n\n".join(parts)
 
 

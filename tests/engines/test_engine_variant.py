@@ -284,3 +284,39 @@ def test_fp16_and_int4_are_made_from_an_fp32_bundle(tiny_bundle: pathlib.Path, t
     for engine in facts["engines"]:
         content = (folder / engine["file"]).read_bytes()
         assert int.from_bytes(content[16:24], "little") == len(content)
+
+
+@needs_rtx
+@pytest.mark.slow
+def test_real_widths_for_three_gpus_with_a_keep_range(tmp_path: pathlib.Path) -> None:
+    """Widths of LLaVA-1.5 7 B, four and one layers, random weights; the whole encoder is in docs/targets.md."""
+    bundle = tmp_path / "wide.bundle"
+    done = edgeprune(
+        "export", "--model", "llava15", "--random-weights", "--dtype", "fp16", "--keep", 0.1, "--keep-range", "0.05:1.0",
+        "--set", "text.num_hidden_layers=1", "--set", "vision.num_hidden_layers=4", "--prune", "fastervlm",
+        "--prune", "divprune", "-o", bundle, timeout=1500,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    target = "tensorrt-rtx:sm86,sm89,sm120"
+    done = edgeprune("build", bundle, "--target", target, "--precision", "fp16", timeout=1500)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    folder, facts = build_json(bundle)
+    assert [engine["file"] for engine in facts["engines"]] == [
+        "vision-fastervlm.engine", "vision-divprune.engine", "decoder.engine",
+    ]  # fmt: skip
+    for engine in facts["engines"]:
+        found = engine["fingerprint"]
+        assert found["compute_capabilities"] == ["8.6", "8.9", "12.0"]
+        content = (folder / engine["file"]).read_bytes()
+        assert (content.find(b"vtrt") < 32, int.from_bytes(content[16:24], "little")) == (True, len(content))
+        for profile in found["options"]["profiles"]:
+            if profile["name"] == "vision":
+                slots = profile["inputs"]["keep_slots"]
+                assert (slots["min"], slots["opt"], slots["max"]) == ([29], [58], [576])
+                assert profile["inputs"]["pixel_values"]["max"] == [1, 3, 336, 336]
+            else:
+                embeds = profile["inputs"]["inputs_embeds"]
+                longest = (
+                    1 if profile["name"] == "decode" else Bundle.open(bundle, verify="sizes").manifest.context_length
+                )
+                assert (embeds["min"], embeds["max"]) == ([1, 1, 4096], [1, longest, 4096])
