@@ -3,7 +3,8 @@
     python -m benchmarks.pruning_cost [--trials 12] [--write-docs | --only-docs]
 Each method is the graph that tests/pruning checks (its signals are inputs), N = 576, C = 1024, K = 58, one picture, one
 thread. Methods that read projected tokens are also timed on D = 4096, the width of LLaVA-1.5-7B's decoder, and what
-projecting N instead of K tokens adds is a row of its own. The encoder is two blocks with random weights, scaled to 23
+projecting N instead of K tokens adds is a row of its own. Of methods that prune inside the encoder the steps of all
+blocks are timed, not what they save. The encoder is two blocks with random weights, scaled to 23
 (all that LLaVA-1.5 runs) without the patch embedding, in fp32 and with every product in dynamic int8 as `edgeprune
 build --target cpu --precision int8` makes them. --write-docs puts the result into docs/pruning.md, --only-docs the
 newest one that is there. Takes about two minutes.
@@ -19,6 +20,7 @@ import platform
 import statistics
 import tempfile
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,7 +36,9 @@ from edgeprune.export.models.layers import Linear
 from edgeprune.export.models.vit import Block, VitSpec
 from edgeprune.export.trace import Axis, Interface, trace
 from edgeprune.pruning.base import PruningMethod
+from edgeprune.pruning.in_encoder import BlockView, InEncoder, Passing
 from edgeprune.pruning.registry import method_names, parse
+from edgeprune.pruning.selectors import gather_tokens
 from tests.pruning.attention_cases import Stage
 
 N, K, C, D, HEADS, MLP = 576, 58, 1024, 4096, 16, 4096
@@ -49,6 +53,9 @@ SIGNAL_SHAPES: dict[str, tuple[int, ...]] = {
     "keys": (HEADS, N, C // HEADS),
     "hidden": (N, C),
     "cls_hidden": (1, C),
+    "projector_sensitivity": (N,),
+    "anchor_embeddings": (3, C),
+    "foreground": (N,),
 }
 SPEC = VitSpec(C, HEADS, C // HEADS, 24, MLP, "quick_gelu", 1e-5, 14, (24, 24), 24, True, False, False, True, 2, 1, ())
 
@@ -57,11 +64,11 @@ class Timed:
     """A graph in ONNX Runtime with random inputs."""
 
     def __init__(
-        self, module: torch.nn.Module, inputs: tuple[Axis, ...], outputs: tuple[Axis, ...], nested: int
+        self, module: torch.nn.Module, inputs: tuple[Axis, ...], outputs: tuple[Axis, ...], nested: int, keep: int = K
     ) -> None:
-        """`nested`: how many inputs, from the first on, the module takes as one list."""
+        """`nested`: how many inputs, from the first on, the module takes as one list. `keep`: what K stands for."""
         rng = np.random.default_rng(0)
-        free = {"K": K}
+        free = {"K": keep}
         drawn = {axis.name: rng.normal(size=[free.get(str(d), d) for d in axis.shape]) for axis in inputs}
         # what a softmax makes is positive and sums to one
         drawn = {name: np.abs(x) / np.abs(x).sum(-1, keepdims=True) if "attention" in name else x
@@ -109,13 +116,40 @@ class Timed:
         return statistics.median(self.trials)
 
 
+class Steps(torch.nn.Module):
+    """What a method that prunes inside the encoder does in all blocks, and nothing else of the blocks."""
+
+    def __init__(self, method: InEncoder) -> None:
+        super().__init__()
+        self.method, self.counts = method, method.schedule(N, BLOCKS, K)
+        self.register_buffer("iota", torch.arange(N), persistent=False)
+
+    def forward(self, x: torch.Tensor, cls_attention: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows (1,N+1,C) that stand for tokens, keys and values; (1,N+1) -> keep_idx (1,K), rows (1,K,C)."""
+        passing = Passing(self.iota.unsqueeze(0))
+        for index, count in enumerate(self.counts):
+            heads = x.reshape(1, -1, HEADS, C // HEADS).transpose(1, 2)
+            view = BlockView(index, heads, heads, partial(torch.narrow, cls_attention, 1, 0, x.shape[1]))
+            thinned = self.method.thin(view, passing, count, K, self.iota)
+            x, passing = thinned.rows(x), thinned.passing
+        order, keep_idx = self.method.finish(passing)
+        return keep_idx, x[:, 1:] if order is None else gather_tokens(x[:, 1:], order)
+
+
 def stage(method: PruningMethod, width: int) -> Timed:
     """Signals, tokens (1,N,width), K slots -> keep_idx, kept features: selection and recycling."""
-    inputs = [Axis("s", f"s{i}_{s.kind}", "float32", (1, *SIGNAL_SHAPES[s.kind])) for i, s in enumerate(method.needs)]
+    if isinstance(method, InEncoder):
+        given = (Axis("x", "x", "float32", (1, N + 1, C)), Axis("a", "cls_attention", "float32", (1, N + 1)))
+        made = (Axis("i", "keep_idx", "int64", (1, K)), Axis("o", "out", "float32", (1, K, C)))
+        return Timed(Steps(method), given, made, -1)
+    shapes = {**SIGNAL_SHAPES, "anchor_embeddings": (3, width)}
+    inputs = [Axis("s", f"s{i}_{s.kind}", "float32", (1, *shapes[s.kind])) for i, s in enumerate(method.needs)]
     nested = len(inputs)
     inputs += [Axis("tokens", "tokens", "float32", (1, N, width)), Axis("slots", "slots", "float32", ("K",))]
     outputs = (Axis("i", "keep_idx", "int64", (1, "K")), Axis("o", "out", "float32", (1, "K", width)))
-    return Timed(Stage(method), tuple(inputs), outputs, nested)
+    # methods that serve only some counts: the nearest to K
+    keep = min(method.valid_k(N), key=lambda count: abs(count - K))
+    return Timed(Stage(method), tuple(inputs), outputs, nested, keep)
 
 
 def encoder() -> Timed:
@@ -133,11 +167,12 @@ def projector(rows: int) -> Timed:
 def paper(method: PruningMethod) -> dict[str, Any]:
     """The counted part of a method's row."""
     sizes, work = Sizes(N, K, C, C, HEADS), WORK[method.name]
+    times = BLOCKS if method.where == "in_encoder" else 1
     return {
         "goal": GOALS[work.goal],
         "where": method.where,
         "flops": round(work.flops(sizes)),
-        "signal_flops": round(sum(SIGNAL_FLOPS[need.kind](sizes) for need in method.needs)),
+        "signal_flops": round(times * sum(SIGNAL_FLOPS[need.kind](sizes) for need in method.needs)),
         "extra_bytes": round(work.extra_bytes(sizes)),
     }
 

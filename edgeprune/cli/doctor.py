@@ -12,9 +12,10 @@ import sys
 from typing import Any
 
 from edgeprune import __version__, machine, requirements
+from edgeprune.cli import accelerators
 from edgeprune.cli.arguments import add_json
 from edgeprune.cli.output import table, write_json
-from edgeprune.errors import UserError
+from edgeprune.errors import DependencyError, UserError
 
 PACKAGES = (
     "numpy", "torch", "transformers", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "safetensors", "pillow",
@@ -51,10 +52,21 @@ def examine() -> dict[str, Any]:
         "executable": sys.executable,
         "machine": machine.facts(),
         "libraries": libraries,
+        "accelerators": accelerators.examine(),
+        "providers": accelerators.providers(),
         "packages": {name: requirements.installed_version(name) for name in PACKAGES},
-        "extras": [_extra(name, needed) for name, needed in requirements.extras().items()],
+        **_extras(),
         "can_run": can_run,
     }
+
+
+def _extras() -> dict[str, Any]:
+    """ "extras", and why there are none in "extras_problem", "" otherwise."""
+    try:
+        needed = requirements.extras()
+    except DependencyError as error:
+        return {"extras": [], "extras_problem": str(error)}
+    return {"extras": [_extra(name, items) for name, items in needed.items()], "extras_problem": ""}
 
 
 def _extra(name: str, needed: list[requirements.Requirement]) -> dict[str, Any]:
@@ -124,11 +136,25 @@ def _text(report: dict[str, Any]) -> str:
     ]
     rows = [("library", "state", "where")]
     rows += [(name, _state(entry), entry["path"] or entry["problem"]) for name, entry in report["libraries"].items()]
+    rows += [(name, _state(entry), entry["problem"]) for name, entry in report["accelerators"].items()]
+    usable = [f"{row['name']} {'runs' if row['works'] else row['problem']}" for row in report["providers"]]
     packages = [f"{name} {version}" for name, version in report["packages"].items() if version]
     extras = [("extra", "state", "remedy")]
     extras += [(entry["name"], _state(entry), _remedy(entry)) for entry in report["extras"]]
-    remedies = [f"{name}: {entry['remedy']}" for name, entry in report["libraries"].items() if entry["remedy"]]
-    parts = ["\n".join(head), table(rows), "packages: " + ", ".join(packages), table(extras), *remedies]
+    remedies = [
+        f"{name}: {entry['remedy']}"
+        for name, entry in {**report["libraries"], **report["accelerators"]}.items()
+        if entry["remedy"]
+    ]
+    known = table(extras) if report["extras"] else f"extras: {report['extras_problem']}"
+    parts = [
+        "\n".join(head),
+        table(rows),
+        "onnxruntime's providers: " + (", ".join(usable) or "none: no onnxruntime package"),
+        "packages: " + ", ".join(packages),
+        known,
+        *remedies,
+    ]
     return "\n\n".join(parts)
 
 

@@ -1,6 +1,7 @@
 // The manifest's "preprocess" object and what it does to a picture: the steps of the Hugging Face processors of the
 // Pillow back end (transformers 5: CLIPImageProcessorPil, BitImageProcessorPil, LlavaImageProcessorPil).
 #include <cmath>
+#include <nlohmann/json.hpp>
 
 #include "error.h"
 #include "image.h"

@@ -109,10 +109,6 @@ std::string cap_at_picture(const MethodSpec& method, const SessionImage& image, 
 
 }  // namespace
 
-double elapsed_ms(Clock::time_point start) {
-    return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
-}
-
 Session::Session(std::shared_ptr<const Model> model)
     : model_(std::move(model)), cache_(model_->backend(), *model_->manifest().decoder.kv) {}
 
@@ -159,13 +155,16 @@ int32_t Session::add_image(const FrameView& picture, double keep, const std::str
 
     Clock::time_point start = Clock::now();
     const Rgb pixels = preprocess_bytes(picture, model_->preprocess());
+    const double resize_ms = elapsed_ms(start);
     image.padding =
         padding_mask(picture.width, picture.height, model_->preprocess(), manifest.grid_rows, manifest.grid_cols);
     const std::string capped = cap_at_picture(method, image, choice);
+    const TensorPtr tensor = pixel_tensor(*model_, method.name, pixels);
     const double preprocess_ms = elapsed_ms(start);
     abort_.check();
     start = Clock::now();
-    VisionResult result = encode_image(*model_, method.name, choice.count, pixels, image.padding, abort_);
+    RunContext runs{abort_};
+    VisionResult result = encode_image(*model_, method.name, choice.count, tensor, image.padding, runs);
     const double vision_ms = elapsed_ms(start);
 
     image.method = method.name;
@@ -179,6 +178,8 @@ int32_t Session::add_image(const FrameView& picture, double keep, const std::str
     images_.emplace(next_image_, std::move(image));
     image_timings_.vision_ms += vision_ms;
     image_timings_.preprocess_ms += preprocess_ms;
+    image_timings_.resize_ms += resize_ms;
+    image_timings_.graph_ms += runs.graph_ms;
     return next_image_++;
 }
 
