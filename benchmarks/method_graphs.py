@@ -31,6 +31,8 @@ from edgeprune.pruning.registry import method_names, parse
 
 N: Final = 576
 K: Final = 58
+#: of methods inside the encoder: two blocks that halve at most do not come down to 58
+K_IN_ENCODER: Final = 192
 NAME: Final = "method-graphs"
 PAGE: Final = docs_tables.REPO / "docs" / "targets.md"
 
@@ -54,7 +56,7 @@ def export(spec: str, folder: pathlib.Path) -> tuple[list[dict[str, Any]], tuple
     """Writes a method's graphs below `folder`; -> its vision graphs as the manifest has them, and the seconds that
     tracing them took, by the clock and of the processor."""
     method = parse(spec)
-    keep = K if method.dynamic_keep else N
+    keep = {"nowhere": N, "in_encoder": K_IN_ENCODER}.get(method.where, K)
     model = family()
     model.require(method)
     graphs = GraphSet(model, {method.name: (method, keep)}, static_keep=False, dtype=torch.float32)
