@@ -138,10 +138,10 @@ def _int8(
     role = _ROLES[stage]
     output = next(tensor.name for tensor in graph.outputs if tensor.role == role)
     (wanted,) = quantise.run(source, feeds, [output])
-    noise = quantise.noise(source, feeds, job.writer.path)
+    noise, fixed = quantise.noise(source, feeds, job.writer.path), quantise.choosing(source)
     file, tolerance = source.name, TOLERANCES[f"{role}_int8"]
     for limit in NOISE_LIMITS:
-        fp32 = sorted(node for node, value in noise.items() if value > limit)
+        fp32 = sorted(node for node, value in noise.items() if value > limit or node in fixed)
         model = quantise.quantise(source, fp32)
         trial = job.writer.path / f"trial-{file}"
         WeightFile(trial.with_suffix(".data")).save(_copy(model), trial)
