@@ -146,6 +146,9 @@ class Reference:
     def _signal(self, run: TowerRun, signal: Signal, block: int, first_token: int) -> Tensor:
         if signal.kind == FOREGROUND.kind:
             return self.foreground.head(block, run.signal("hidden", block)[:, first_token:])
+        if signal.kind == "anchor_embeddings":
+            table: Tensor = self.model.get_input_embeddings().weight
+            return table[list(signal.anchors)][None]
         if signal.kind == "projector_sensitivity":
             hidden = run.out.hidden_states[block + 1][:, first_token:]
             return sensitivity(self.model.model.multi_modal_projector, hidden, signal)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from edgeprune.export.graphs import LetterboxedVisionGraph, VisionGraph, VisionPath
 from edgeprune.export.models.background import BackgroundModules
+from edgeprune.export.models.layers import TableRows
 from edgeprune.export.models.projector import Projector
 from edgeprune.export.models.vit import Vit
 from edgeprune.pruning.background import FOREGROUND
@@ -32,9 +34,10 @@ class StagedVisionGraph(VisionGraph):
         stage: Stage,
         path: VisionPath,
         static_keep: int | None,
+        anchors: Mapping[str, TableRows] | None,
         background: BackgroundModules,
     ) -> None:
-        super().__init__(tower, projector, stage.method, path, static_keep, background)
+        super().__init__(tower, projector, stage.method, path, static_keep, anchors, background)
         self.register_buffer("grid_iota", torch.arange(tower.spec.patches, dtype=torch.int64), persistent=False)
         slots = None if stage.kept is None else torch.zeros(stage.kept)
         self.register_buffer("stage_slots", slots, persistent=False)

@@ -39,6 +39,8 @@ METHODS: Final[dict[str, str]] = {
     "background": "edgeprune.pruning.background:Background",
     "zoo": "edgeprune.pruning.zoo:Zoo",
     "tome": "edgeprune.pruning.tome:ToMe",
+    "flowcut": "edgeprune.pruning.flowcut:FlowCut",
+    "embedlens": "edgeprune.pruning.embedlens:EmbedLens",
 }
 
 #: the end of a SPEC whose first stage stands before the encoder

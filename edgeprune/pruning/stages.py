@@ -73,6 +73,10 @@ class Staged(PruningMethod):
             raise PruningError("background cannot follow background; its parameters belong in front of @RATIO")
         if second.where not in _PLACES or second.text:
             raise PruningError(f"{name} cannot follow background@RATIO; methods behind the encoder without text can")
+        if second.uncalibrated:
+            raise PruningError(
+                f"{name} cannot be measured behind background@RATIO; state what an export of it measured"
+            )
         if second.needs_grid:
             raise PruningError(f"{name} reads rows and columns of the whole grid, so it cannot follow background@RATIO")
 

@@ -9,11 +9,18 @@ from typing import Any, ClassVar, Final
 import torch
 
 from edgeprune.errors import CheckpointError, PruningError
-from edgeprune.export.graphs import DecoderGraph, EmbeddingGraph, LetterboxedVisionGraph, VisionGraph, VisionPath
+from edgeprune.export.graphs import (
+    DecoderGraph,
+    EmbeddingGraph,
+    LetterboxedVisionGraph,
+    VisionGraph,
+    VisionPath,
+    anchors_name,
+)
 from edgeprune.export.models import clip, dinov2
 from edgeprune.export.models.background import BackgroundModules
 from edgeprune.export.models.base import ModelFamily
-from edgeprune.export.models.layers import Linear, Table
+from edgeprune.export.models.layers import Linear, Table, TableRows
 from edgeprune.export.models.llama import Llama
 from edgeprune.export.models.projector import Projector
 from edgeprune.export.models.vit import Vit
@@ -112,14 +119,28 @@ class Llava(ModelFamily):
         path = self.path(method)
         blocks = range(path.blocks) if whole else [run.first for run in path.runs]
         tower, projector = Vit(self.spec, blocks, dtype), Projector(self.config, dtype)
-        background = self._background(method, path)
+        background, anchors = self._background(method, path), self._anchors(path, dtype)
         stage = method.stage(self.spec.patches)
         if stage is None:
             graph = LetterboxedVisionGraph if self.reads_padding(method) else VisionGraph
-            return graph(tower, projector, method, path, static_keep, background)
+            return graph(tower, projector, method, path, static_keep, anchors, background)
         assert background is not None
         staged = LetterboxedStagedVisionGraph if self.reads_padding(method) else StagedVisionGraph
-        return staged(tower, projector, stage, path, static_keep, background)
+        return staged(tower, projector, stage, path, static_keep, anchors, background)
+
+    def _anchors(self, path: VisionPath, dtype: torch.dtype) -> dict[str, TableRows]:
+        """Rows of the embedding table that signals ask for.
+
+        Raises:
+            PruningError: an id is outside the vocabulary.
+        """
+        text, made = self.config.text_config, {}
+        for signal in path.signal_blocks:
+            if signal.kind == "anchor_embeddings":
+                if max(signal.anchors) >= text.vocab_size:
+                    raise PruningError(f"anchor {max(signal.anchors)} is outside the vocabulary of {text.vocab_size}")
+                made[anchors_name(signal)] = TableRows(signal.anchors, text.vocab_size, text.hidden_size, dtype)
+        return made
 
     def _background(self, method: PruningMethod, path: VisionPath) -> BackgroundModules | None:
         if all(signal.kind != FOREGROUND.kind for signal in method.needs):
