@@ -291,7 +291,10 @@ class Manifest:
         require(not missing, f"method {', '.join(sorted(missing))} and graphs.vision do not match")
         for name, method in self.methods.each.items():
             require(method.name == name, f"methods.each.{name} calls itself {method.name!r}")
-            require(graphs.vision[name], f"graphs.vision.{name} has no graph")
+            stages = tuple(graph.stage for graph in graphs.vision[name])
+            fits = stages == ("encode", "select") or (stages == ("vision",) and not method.text)
+            one = "" if method.text else "a graph of the stage vision, or "
+            require(fits, f"graphs.vision.{name} must hold {one}one of the stage encode and one of the stage select")
         for path in [path for graph in graphs for path in (graph.file, *graph.data)] + others:
             require_safe_path(path)
             require(path in self.files or path in more, f"{path} is used but not listed in files")

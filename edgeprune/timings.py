@@ -25,6 +25,7 @@ class StageTimings:
         decode_steps: decoder runs after the prefill.
         new_tokens: generated ids.
         kv_bytes: size of the KV cache at the end.
+        select_ms: select graphs of methods that are written as two, with the question's embeddings.
     """
 
     decode_image_ms: float
@@ -39,6 +40,7 @@ class StageTimings:
     decode_steps: int
     new_tokens: int
     kv_bytes: int
+    select_ms: float = 0.0
 
     def to_dict(self) -> dict[str, float]:
         """Field name -> value, JSON-ready."""

@@ -64,6 +64,10 @@ class VisionPath:
         return tuple(Run("vision_tower.blocks", a, b - a) for a, b in zip(starts, ends, strict=True))
 
 
+#: a block that waits for the keep set: itself, its input (B,S,C), the same after norm1, its keys
+Waiting = tuple[Block, Tensor, Tensor, Tensor]
+
+
 class Projector(nn.Module):
     """linear_1, activation, linear_2."""
 
@@ -118,6 +122,18 @@ class VisionGraph(nn.Module):
 
     def encode(self, pixels: Tensor, slots: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """-> kept tokens (B,K,C), projected ones (B,K,D) if `projects_all`, keep_idx (B,K), scores (B,N) or None."""
+        tokens, signals, waiting = self.see(pixels)
+        if waiting is not None:
+            keep_idx, scores = self.choose(self.features(signals, None, pixels), slots)
+            return self.kept_rows(*waiting, keep_idx), keep_idx, scores
+        assert tokens is not None
+        features = self.features(signals, tokens, pixels)
+        keep_idx, scores = self.choose(features, slots)
+        return self.method.recycle(tokens, keep_idx, features), keep_idx, scores
+
+    def see(self, pixels: Tensor) -> tuple[Tensor | None, dict[Signal, Tensor], Waiting | None]:
+        """-> tokens (B,N,C), projected ones (B,N,D) if `projects_all`, and signals; or, where the last block waits for
+        the keep set, no tokens and what `kept_rows` takes."""
         path = self.path
         x = self.vision_tower.embed(pixels)
         signals = self.outputs_of(-1, x)
@@ -131,19 +147,14 @@ class VisionGraph(nn.Module):
                 keys = block.keys(normed)
                 signals.update(self.signals_of(index, block, normed, keys))
                 if last and index == path.feature_block and self.prunes_inside():
-                    keep_idx, scores = self.choose(self.features(signals, None, pixels), slots)
-                    return self.kept_rows(block, x, normed, keys, keep_idx), keep_idx, scores
+                    return None, signals, (block, x, normed, keys)
                 if last and not path.whole_last_block:
                     break
                 x = block.finish(x, normed, keys, block.values(normed))
                 signals.update(self.outputs_of(index, x))
             tokens = x[:, path.first_token :] if index == path.feature_block else tokens
         assert tokens is not None
-        if self.projects_all():
-            tokens = self.multi_modal_projector(tokens)
-        features = self.features(signals, tokens, pixels)
-        keep_idx, scores = self.choose(features, slots)
-        return self.method.recycle(tokens, keep_idx, features), keep_idx, scores
+        return self.multi_modal_projector(tokens) if self.projects_all() else tokens, signals, None
 
     def unread(self) -> tuple[str, ...]:
         """Prefixes of parameters that no output depends on: a last block that only scores needs keys, and queries."""

@@ -213,7 +213,8 @@ def _check(job: Job, folder: Path, tokens: Tokens, source: WeightSource) -> list
     values = normalise(pixels, job.preprocess)
     made = golden_files.make(reference, job.methods, tokens, job.recipe.keep, pixels, values)
     made.write(folder / "golden")
-    return parity.check(folder / "onnx", made, reference, job.methods, job.default, job.recipe.dtype)
+    files = {key: job.graphs.vision_files(key) for key in job.methods}
+    return parity.check(folder / "onnx", made, reference, job.methods, files, job.default, job.recipe.dtype)
 
 
 def _manifest(

@@ -55,8 +55,10 @@ class Reference:
         self.decoder = self.model.model.language_model
 
     @torch.inference_mode()
-    def vision(self, pixels: np.ndarray, method: PruningMethod, keep: int) -> VisionReference:
-        """`pixels` (1,3,S,S) float32."""
+    def vision(
+        self, pixels: np.ndarray, method: PruningMethod, keep: int, question: list[int] | None = None
+    ) -> VisionReference:
+        """`pixels` (1,3,S,S) float32; `question`: ids of its text, for methods that read it."""
         path = self.family.path(method)
         run = TowerRun(self.model.model.vision_tower, torch.from_numpy(pixels))
         tokens = run.out.hidden_states[path.feature_block + 1][:, path.first_token :]
@@ -67,7 +69,9 @@ class Reference:
         constants = method.constants(tokens.shape[1])
         projected = self.model.model.multi_modal_projector(tokens)
         read = projected if method.where == "after_projector" else tokens
-        features = VisualFeatures(read, signals, self.family.grid, constants, batch=tokens)
+        features = VisualFeatures(
+            read, signals, self.family.grid, constants, tokens, None, *self._text(method, question)
+        )
         scores = method.signal(features)
         keep_idx = method.select(scores, torch.zeros(keep), features)
         seen = None if scores is None else scores[0].float().numpy().copy()
@@ -83,6 +87,13 @@ class Reference:
         by_tokens = method.reads_tokens and method.gathers and method.stable
         unsteady = changed_by_noise(method, features, index) if by_tokens else None
         return VisionReference(index, seen, embeds_at, unsteady)
+
+    def _text(self, method: PruningMethod, question: list[int] | None) -> tuple[Tensor | None, Tensor | None]:
+        """text_embeds (1,M,D) and text_mask (1,M) for methods that read the question."""
+        if not method.text:
+            return None, None
+        assert question is not None
+        return torch.from_numpy(self.embed(question))[None], torch.ones(1, len(question))
 
     @torch.inference_mode()
     def embed(self, ids: list[int]) -> np.ndarray:

@@ -15,6 +15,7 @@ from torch import nn
 from edgeprune.export.graphs import VisionGraph
 from edgeprune.export.models.base import ModelFamily
 from edgeprune.export.passes.attach import attach
+from edgeprune.export.stages import EncodeGraph, SelectGraph, interfaces
 from edgeprune.export.trace import Axis, Interface, trace
 from edgeprune.export.weights import Parameter, Slot, WeightSource, parameters, plan_slots, write_data
 from edgeprune.pruning.base import PruningMethod
@@ -22,7 +23,7 @@ from edgeprune.pruning.base import PruningMethod
 DTYPES: Final = {"fp32": torch.float32, "fp16": torch.float16}
 
 #: sizes of free dimensions while tracing: all different, none 0 or 1
-_EXAMPLE: Final = {"B": 2, "T": 4, "S": 7, "P0": 3, "L": 5, "K": 3}
+_EXAMPLE: Final = {"B": 2, "T": 4, "S": 7, "P0": 3, "L": 5, "K": 3, "M": 6}
 
 
 @dataclass(frozen=True)
@@ -49,18 +50,30 @@ class GraphSet:
         *,
         static_keep: bool,
         dtype: torch.dtype,
+        adaptive: bool = False,
     ) -> None:
+        """`adaptive`: K can be chosen from the scores, so every method with a free K is written as two graphs."""
         self.family, self.methods, self.dtype = family, methods, dtype
-        self._static = static_keep
+        self._static, self._adaptive = static_keep, adaptive
 
     def static_keep(self, key: str) -> int | None:
         """K where it is baked into the graph of a method."""
         method, count = self.methods[key]
         return count if self._static or not method.dynamic_keep else None
 
+    def staged(self, key: str) -> bool:
+        """A method's vision part is two graphs, encode and select."""
+        return self.methods[key][0].text or (self._adaptive and self.static_keep(key) is None)
+
+    def vision_files(self, key: str) -> list[str]:
+        """Files of a method's vision part, in the order in which they run."""
+        ends = ("-encode", "-select") if self.staged(key) else ("",)
+        return [f"vision-{key}{end}.onnx" for end in ends]
+
     @property
     def files(self) -> list[str]:
-        return [*(f"vision-{key}.onnx" for key in self.methods), "embedding.onnx", "decoder.onnx"]
+        vision = [file for key in self.methods for file in self.vision_files(key)]
+        return [*vision, "embedding.onnx", "decoder.onnx"]
 
     @cached_property
     def data(self) -> dict[str, list[Parameter]]:
@@ -106,14 +119,14 @@ class GraphSet:
             made[part.file] = self._write_graph(folder, part)
         self._write_data(folder, source, report)
         return {
-            "vision": {key: [made[f"vision-{key}.onnx"]] for key in self.methods},
+            "vision": {key: [made[file] for file in self.vision_files(key)] for key in self.methods},
             "embedding": made["embedding.onnx"],
             "decoder": {**made["decoder.onnx"], "kv": self._kv()},
         }
 
     def _parts(self) -> list[Part]:
         return [
-            *(self._vision_part(key) for key in self.methods),
+            *(part for key in self.methods for part in self._vision_parts(key)),
             Part(
                 "embedding",
                 "embedding.onnx",
@@ -128,17 +141,26 @@ class GraphSet:
             ),
         ]
 
-    def _vision_part(self, key: str) -> Part:
+    def _vision_parts(self, key: str) -> list[Part]:
         method, static = self.methods[key][0], self.static_keep(key)
-        return Part(
-            "vision",
-            f"vision-{key}.onnx",
-            self.family.vision_interface(method, static, self.dtype),
-            lambda: self.family.vision(method, static, self.dtype, whole=False),
-        )
+        whole = self.family.vision_interface(method, static, self.dtype)
+        files = self.vision_files(key)
+
+        def graph() -> VisionGraph:
+            return self.family.vision(method, static, self.dtype, whole=False)
+
+        if not self.staged(key):
+            return [Part("vision", files[0], whole, graph)]
+        encode, select = interfaces(graph(), whole, str(self.dtype).removeprefix("torch."))
+        return [
+            Part("encode", files[0], encode, lambda: EncodeGraph(graph())),
+            Part("select", files[1], select, lambda: SelectGraph(graph())),
+        ]
 
     def _write_graph(self, folder: Path, part: Part) -> dict[str, Any]:
-        model = trace(part.module(), example(part.interface), part.interface, self.family.canonical)
+        values = example(part.interface)
+        given = (list(values),) if part.stage == "select" else values
+        model = trace(part.module(), given, part.interface, self.family.canonical)
         data = attach(model, self.slots, folder)
         proto = ir.to_proto(model)
         (folder / part.file).write_bytes(proto.SerializeToString(deterministic=True))

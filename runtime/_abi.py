@@ -166,6 +166,7 @@ class Stats(ctypes.Structure):
         ("decode_steps", c_int64),
         ("new_tokens", c_int64),
         ("kv_bytes", c_int64),
+        ("select_ms", c_double),
     )
 
 

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def methods() -> list[dict[str, Any]]:
-    """Name, summary, source, place and parameters {name: default} of every pruning method."""
+    """Name, summary, source, place, `text` (reads the question) and parameters {name: default} of every method."""
     from edgeprune.pruning import registry
 
     return [method_entry(name, registry.METHODS[name]) for name in registry.method_names()]
@@ -53,6 +53,7 @@ def method_entry(name: str, place: str) -> dict[str, Any]:
         "summary": constants.get("summary", ""),
         "source": constants.get("source", ""),
         "where": constants.get("where", _literal(inherited["where"])),
+        "text": constants.get("text", _literal(inherited["text"])),
         "parameters": parameters,
     }
 
@@ -81,7 +82,7 @@ def targets() -> list[dict[str, Any]]:
 
 
 #: left to --json: they would make the lines of targets too long.
-_HIDDEN = ("parameters", "builder", "newer_ops", "memory_mib")
+_HIDDEN = ("parameters", "text", "builder", "newer_ops", "memory_mib")
 
 
 def _text(entries: list[dict[str, Any]]) -> str:

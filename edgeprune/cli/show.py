@@ -1,6 +1,6 @@
 """Draw the kept patches over a picture: dropped ones dimmed, kept ones clear.
 
-Several methods, `--prune a,b`, are drawn side by side. Needs Pillow.
+Several methods, `--prune a,b`, are drawn side by side. Methods that read the question need `--prompt`. Needs Pillow.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeprune.cli.arguments import add_no_verify, keep, names, value
+from edgeprune.cli.arguments import add_no_verify, keep, names, question, value
 from edgeprune.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--image", required=True, metavar="F", help="a JPEG or PNG file")
     add("--prune", type=value(names), default=[None], metavar="NAME,...", help="pruning methods (the bundle's default)")
     add("--keep", type=value(keep), metavar="R", help="keep ratio K/N (the bundle's default)")
+    add("--prompt", type=value(question), metavar="Q", help="the question, for methods that read it")
     add("-o", "--output", type=Path, default=Path("overlay.png"), metavar="FILE", help="PNG or JPEG (overlay.png)")
     add_no_verify(parser)
 
@@ -47,5 +48,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _kept(model: Model, args: argparse.Namespace, method: str | None) -> KeptTokens:
+    methods = model.bundle.manifest.methods
+    known = methods.each.get(method or methods.default)
+    reads_question = known is not None and known.text
+    if reads_question and not args.prompt:
+        raise UserError(f"{method or methods.default} keeps tokens by the question: give one with --prompt.")
     with model.new_session() as session:
-        return session.kept_tokens(session.add_image(args.image, keep=args.keep, method=method))
+        image = session.add_image(args.image, keep=args.keep, method=method)
+        if reads_question:
+            session.generate(args.prompt, max_new_tokens=1)
+        return session.kept_tokens(image)

@@ -34,6 +34,7 @@ METHODS: Final[dict[str, str]] = {
     "mmr": "edgeprune.pruning.mmr:Mmr",
     "scope": "edgeprune.pruning.scope:Scope",
     "mmtok-vv": "edgeprune.pruning.mmtok_vv:MmtokVv",
+    "cdpruner": "edgeprune.pruning.cdpruner:CDPruner",
 }
 
 _TRUTH: Final[dict[str, bool]] = {"true": True, "false": False, "1": True, "0": False}

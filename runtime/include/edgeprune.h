@@ -393,6 +393,7 @@ typedef struct ep_stats {
     int64_t decode_steps;
     int64_t new_tokens;
     int64_t kv_bytes;
+    double select_ms; /* of methods written as two graphs: choosing the tokens, the question's embeddings included */
 } ep_stats;
 EP_API void ep_stats_init(ep_stats *stats);
 EP_API void ep_stats_init_sized(ep_stats *stats, size_t size);

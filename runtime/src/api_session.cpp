@@ -98,16 +98,17 @@ void fill_answer(const Answer& answer, ep_answer& out) {
 }
 
 void fill_kept(const Manifest& manifest, const SessionImage& image, ep_kept_tokens& out) {
+    const VisionResult& seen = image.seen;
     ep_kept_tokens value{};
-    value.kept = image.kept;
+    value.kept = seen.kept;
     value.visual_tokens = manifest.visual_tokens;
-    value.keep_idx = image.keep_idx.data();
-    value.scores = image.scores.empty() ? nullptr : image.scores.data();
+    value.keep_idx = seen.keep_idx.data();
+    value.scores = seen.scores.empty() ? nullptr : seen.scores.data();
     value.grid_rows = manifest.grid_rows;
     value.grid_cols = manifest.grid_cols;
     value.width_px = image.width_px;
     value.height_px = image.height_px;
-    value.applied = image.kept < manifest.visual_tokens ? 1 : 0;
+    value.applied = seen.kept < manifest.visual_tokens ? 1 : 0;
     value.reason = image.reason.c_str();
     value.method = image.method.c_str();
     value.keep = image.keep;
@@ -128,6 +129,7 @@ void fill_stats(const Timings& timings, ep_stats& out) {
     value.decode_steps = timings.decode_steps;
     value.new_tokens = timings.new_tokens;
     value.kv_bytes = timings.kv_bytes;
+    value.select_ms = timings.select_ms;
     write_struct(out, value, "ep_stats");
 }
 
@@ -212,7 +214,7 @@ ep_status ep_session_kept_tokens(const ep_session* session, int32_t image_id, ep
         require(session, "session");
         require(out, "out");
         const Session::Use use(session->session);
-        fill_kept(session->session.model().manifest(), session->session.image(image_id), *out);
+        fill_kept(session->session.model().manifest(), session->session.seen_image(image_id), *out);
     });
 }
 
@@ -224,10 +226,10 @@ ep_status ep_session_image_embeds(const ep_session* session, int32_t image_id, c
         require(kept, "kept");
         require(width, "width");
         const Session::Use use(session->session);
-        const SessionImage& image = session->session.image(image_id);
-        *data = image.embeds.data();
-        *kept = image.kept;
-        *width = image.width;
+        const VisionResult& seen = session->session.seen_image(image_id).seen;
+        *data = seen.embeds.data();
+        *kept = seen.kept;
+        *width = seen.width;
     });
 }
 

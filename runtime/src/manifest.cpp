@@ -230,6 +230,15 @@ void parse_methods(const Node& node, Manifest& manifest) {
     }
 }
 
+// A method is one graph, or two: encode and select. Only the latter can read the question.
+void check_stages(const std::vector<GraphSpec>& stages, const MethodSpec& method) {
+    const bool one = stages.size() == 1 && stages[0].stage == "vision";
+    const bool two = stages.size() == 2 && stages[0].stage == "encode" && stages[1].stage == "select";
+    if (two || (one && !method.text)) return;
+    fail("graphs.vision." + method.name + " must hold " + (method.text ? "" : "a graph of the stage vision, or ") +
+         "one of the stage encode and one of the stage select");
+}
+
 void parse_graphs(const Node& node, Manifest& manifest) {
     manifest.vision.clear();
     for (const auto& [name, list] : node["vision"].members()) {
@@ -239,6 +248,7 @@ void parse_graphs(const Node& node, Manifest& manifest) {
     }
     for (const auto& [name, method] : manifest.methods) {
         if (manifest.vision.count(name) == 0) fail("graphs.vision has no graph for the method \"" + name + "\"");
+        check_stages(manifest.vision.at(name), method);
     }
     manifest.embedding = parse_graph(node["embedding"]);
     manifest.decoder = parse_graph(node["decoder"]);

@@ -122,26 +122,26 @@ int32_t Session::add_image(const FrameView& picture, double keep, const std::str
     const Manifest& manifest = model_->manifest();
     const MethodSpec& method = model_->method(method_name.empty() ? manifest.default_method : method_name);
     const Choice choice = choose_count(manifest, method, keep);
-    model_->vision(method.name);  // loading is no part of vision_ms
+    const bool two_graphs = model_->vision(method.name).select != nullptr;  // loading is no part of vision_ms
 
     Clock::time_point start = Clock::now();
     const Rgb pixels = preprocess_bytes(picture, model_->preprocess());
     const double preprocess_ms = elapsed_ms(start);
     abort_.check();
     start = Clock::now();
-    VisionResult result = encode_image(*model_, method.name, choice.count, pixels, abort_);
+    SessionImage image;
+    if (two_graphs) {
+        image.encoded = encode_tokens(*model_, method.name, pixels, abort_);
+    } else {
+        image.seen = encode_image(*model_, method.name, choice.count, pixels, abort_);
+    }
     const double vision_ms = elapsed_ms(start);
 
-    SessionImage image;
     image.method = method.name;
     image.keep = choice.keep;
     image.width_px = picture.width;
     image.height_px = picture.height;
-    image.embeds = std::move(result.embeds);
-    image.kept = result.kept;
-    image.width = result.width;
-    image.keep_idx = std::move(result.keep_idx);
-    image.scores = std::move(result.scores);
+    image.count = choice.count;
     image.reason = unpruned_reason(manifest, method, choice);
     images_.emplace(next_image_, std::move(image));
     image_timings_.vision_ms += vision_ms;
@@ -164,6 +164,23 @@ const SessionImage& Session::image(int32_t image) const {
     throw Error(EP_ERROR_INVALID_ARGUMENT, "the session has no image " + std::to_string(image));
 }
 
+const SessionImage& Session::seen_image(int32_t image) const {
+    const SessionImage& known = this->image(image);
+    if (known.seen.kept > 0) return known;
+    throw Error(EP_ERROR_INVALID_ARGUMENT, "image " + std::to_string(image) + " has no kept tokens yet: method \"" +
+                                               known.method + "\" reads the question, so ask one first");
+}
+
+void Session::select(int32_t image, const std::vector<int32_t>& ids, const QuestionText& question) {
+    SessionImage& known = images_.at(image);
+    std::vector<int32_t> asked = ids;
+    VisionResult seen = select_tokens(*model_, known.method, known.count, *known.encoded, question, abort_);
+    // Equal tokens have equal keys and values, so a question that keeps the same ones may go on from them.
+    if (seen.embeds != known.seen.embeds) cache_.forget_image(image);
+    known.seen = std::move(seen);
+    known.question.swap(asked);
+}
+
 void Session::remove_image(int32_t image) {
     this->image(image);
     cache_.forget_image(image);
@@ -171,22 +188,22 @@ void Session::remove_image(int32_t image) {
 }
 
 void Session::set_embeds(int32_t image, const float* data, int64_t kept, int64_t width) {
-    const SessionImage& known = this->image(image);
+    const VisionResult& known = seen_image(image).seen;
     if (kept != known.kept || width != known.width) {
         throw Error(EP_ERROR_INVALID_ARGUMENT, "image " + std::to_string(image) + " has embeddings of shape " +
                                                    shape_text({known.kept, known.width}) + ", not " +
                                                    shape_text({kept, width}));
     }
     cache_.forget_image(image);
-    images_.at(image).embeds.assign(data, data + kept * width);
+    images_.at(image).seen.embeds.assign(data, data + kept * width);
 }
 
 std::vector<ImageSlots> Session::image_slots(const PromptRequest& request) const {
     std::vector<ImageSlots> slots;
     if (request.images) {
-        for (const int32_t id : *request.images) slots.push_back({id, image(id).kept});
+        for (const int32_t id : *request.images) slots.push_back({id, image(id).count});
     } else {
-        for (const auto& [id, image] : images_) slots.push_back({id, image.kept});
+        for (const auto& [id, image] : images_) slots.push_back({id, image.count});
     }
     return slots;
 }

@@ -9,6 +9,7 @@ from edgeprune.pruning.registry import METHODS, method_class, method_names, pars
 from tests.pruning.attention_cases import CASES
 from tests.pruning.test_greedy import SPECS as GREEDY
 from tests.pruning.test_methods import BY_SCORE
+from tests.pruning.text_cases import ORACLES as TEXT
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,7 @@ def test_every_method_states_itself(name: str) -> None:
 
 
 def test_every_method_has_an_oracle_row_and_a_docstring_with_its_source() -> None:
-    rows = {*BY_SCORE, *(case.partition(":")[0] for case in CASES), *(spec.partition(":")[0] for spec in GREEDY)}
+    rows = {*BY_SCORE, *(spec.partition(":")[0] for spec in (*CASES, *GREEDY, *TEXT))}
     assert set(method_names()) == rows
     for name in method_names():
         assert len(method_class(name).__doc__ or "") > 60, name
