@@ -12,7 +12,7 @@ NATIVE_SOURCES := CMakeLists.txt $(wildcard runtime/src/* runtime/include/* test
 LIBRARY := $(BUILD)/libedgeprune.so
 RUN := EDGEPRUNE_LIB=$(CURDIR)/$(LIBRARY) EDGEPRUNE_NATIVE_DIR=$(CURDIR)/$(BUILD) HF_HUB_OFFLINE=1 $(BIN)
 
-.PHONY: help demo test test-slow check format native package bench bench-pruning fuzz sanitize clean
+.PHONY: help demo test test-slow check format native package bench bench-pruning bench-runtime bench-export bench-peers fuzz sanitize clean
 .DELETE_ON_ERROR:
 
 help:  ## print this list
@@ -49,6 +49,15 @@ bench: $(STAMPS)/demo $(LIBRARY)  ## time the demo bundle at keep 1 and 0.1, int
 
 bench-pruning: $(STAMPS)/dev  ## time every pruning method beside a ViT-L/14-336 encoder, interleaved; JSON under benchmarks/results
 	$(BIN)/python -m benchmarks.pruning_cost
+
+bench-peers: $(STAMPS)/dev $(LIBRARY)  ## beside transformers and OpenVINO GenAI on a 1.4 B shape; 13 GB of disk, 16 GB of memory, half an hour
+	$(RUN)/python -m benchmarks.peers.run
+
+bench-export: $(STAMPS)/dev  ## export a sharded fp16 checkpoint of the 7B shape under 6 GiB of memory (27 GiB of disk, minutes)
+	$(BIN)/python -m benchmarks.low_memory_export
+
+bench-runtime: $(STAMPS)/export $(LIBRARY)  ## the runtime's own cost, abort and deadline on the shape of a 1.4 B LLaVA (6 GB of disk and memory, < 10 min)
+	$(RUN)/python -m benchmarks.runtime_overhead
 
 fuzz: $(STAMPS)/venv  ## fuzz the readers with libFuzzer (clang), FUZZ_SECONDS each; stops at a finding
 	tools/setup_system.sh --clang

@@ -43,6 +43,7 @@ SIGNAL_SHAPES: dict[str, tuple[int, ...]] = {
     "keys": (HEADS, N, C // HEADS),
     "hidden": (N, C),
     "cls_hidden": (1, C),
+    "projector_sensitivity": (N,),
 }
 SPEC = VitSpec(C, HEADS, C // HEADS, 24, MLP, "quick_gelu", 1e-5, 14, (24, 24), 24, True, False, False, True, 2, 1, ())
 

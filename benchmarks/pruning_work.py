@@ -1,7 +1,8 @@
 """What each pruning method costs on paper: operations and memory, counted from its maths. `pruning_cost.py` measures.
 
 Letters: N visual tokens, S = N + 1 encoder tokens, K kept, C width of the tokens the method reads, V width of the
-encoder, H heads. A multiply-add is two operations; a sort of n numbers is n log2 n. The batch is one picture.
+encoder, D of the decoder, H heads. A multiply-add is two operations; a sort of n numbers is n log2 n. The batch is one
+picture.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
+
+from edgeprune.pruning.base import Signal
 
 #: largest share of the fp32 encoder that a method's own time may be
 GOALS: Final = {"attention": 0.01, "greedy": 0.05}
@@ -24,6 +27,7 @@ class Sizes:
     c: int
     v: int
     heads: int
+    d: int = 4096
 
     @property
     def sort(self) -> float:
@@ -110,6 +114,7 @@ WORK: Final[dict[str, Work]] = {
     "divprune": Work("greedy", lambda s: s.cosine + s.n * s.sort + 3.0 * s.k * s.n, lambda s: 2 * _matrix(s)),
     "todre": Work("greedy", lambda s: s.cosine + 3.0 * s.k * s.n, _matrix),
     "mmr": Work("greedy", lambda s: s.cosine + 5.0 * s.k * s.n, _matrix),
+    "zoo": Work("greedy", lambda s: s.cosine + 5.0 * s.k * s.n, _matrix),
     "scope": Work("greedy", lambda s: s.cosine + s.n**2 + _gain_steps(s), lambda s: 2 * _matrix(s)),
     "cdpruner": Work("greedy", _cdpruner, lambda s: 2 * _matrix(s) + 4.0 * s.k * s.n),
     "mmtok-vv": Work("greedy", lambda s: s.cosine + 4.0 * s.n**2 + _gain_steps(s), lambda s: 2 * _matrix(s)),
@@ -124,6 +129,8 @@ SIGNAL_FLOPS: Final[dict[str, Callable[[Sizes], float]]] = {
     "keys": lambda s: 0.0,
     "cls_hidden": lambda s: 0.0,
     "hidden": lambda s: 0.0,
+    # along its default number of directions
+    "projector_sensitivity": lambda s: Signal("").directions * 2.0 * s.d * (s.v + s.n * (s.d + 1)) + 8.0 * s.n * s.d,
 }
 
 

@@ -7,13 +7,14 @@ positions, P past positions, S = P + T, V vocabulary, Hkv key heads, d head widt
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from edgeprune.export.models.layers import Linear, Table, activation
+from edgeprune.export.models.layers import Linear, Table
 from edgeprune.export.models.llama import Llama
+from edgeprune.export.models.projector import Projector
 from edgeprune.export.models.vit import Block, Vit, VitSpec
 from edgeprune.export.passes.repeat import Run
 from edgeprune.pruning.base import OUTPUT_KINDS, PruningMethod, Signal, VisualFeatures, output_signal, visual_part
@@ -68,22 +69,6 @@ class VisionPath:
 Waiting = tuple[Block, Tensor, Tensor, Tensor]
 
 
-class Projector(nn.Module):
-    """linear_1, activation, linear_2."""
-
-    def __init__(self, config: Any, dtype: torch.dtype) -> None:
-        super().__init__()
-        vision, language = config.vision_config.hidden_size, config.text_config.hidden_size
-        bias = config.multimodal_projector_bias
-        self.linear_1 = Linear(vision, language, bias, dtype)
-        self.linear_2 = Linear(language, language, bias, dtype)
-        self.act = activation(config.projector_hidden_act, "the projector")
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(B,K,C) -> (B,K,D)."""
-        return self.linear_2(self.act(self.linear_1(tokens)))
-
-
 class VisionGraph(nn.Module):
     """pixel_values (B,3,S,S) float32 [, keep_slots (K,) float32, only its length counts]
     -> visual_embeds (B,K,D), keep_idx (B,K) int64 [, scores (B,N) float32].
@@ -96,7 +81,7 @@ class VisionGraph(nn.Module):
     def __init__(
         self,
         tower: Vit,
-        projector: nn.Module,
+        projector: Projector,
         method: PruningMethod,
         path: VisionPath,
         static_keep: int | None,
@@ -111,6 +96,9 @@ class VisionGraph(nn.Module):
         self.constant_names = sorted(method.constants(tokens))
         for name in self.constant_names:
             self.register_buffer(f"constant_{name}", method.constants(tokens)[name], persistent=False)
+        for signal in filter(is_sensitivity, path.signal_blocks):
+            directions = signal.unit_directions(tower.spec.width)
+            self.register_buffer(f"directions_{signal.directions}_{signal.seed}", directions, persistent=False)
         if static_keep is not None:
             self.register_buffer("static_slots", torch.zeros(static_keep), persistent=False)
 
@@ -179,7 +167,15 @@ class VisionGraph(nn.Module):
     def outputs_of(self, index: int, x: Tensor) -> dict[Signal, Tensor]:
         """Signals that are the output (B,S,C) of this block; -1: of the embeddings."""
         wanted = [s for s, at in self.path.signal_blocks.items() if at == index and s.kind in OUTPUT_KINDS]
-        return {s: output_signal(s.kind, x, self.path.first_token) for s in wanted}
+        return {s: self.output_of(s, x) for s in wanted}
+
+    def output_of(self, signal: Signal, x: Tensor) -> Tensor:
+        """One signal that is made of the output (B,S,C) of a block."""
+        first = self.path.first_token
+        if not is_sensitivity(signal):
+            return output_signal(signal.kind, x, first)
+        directions = getattr(self, f"directions_{signal.directions}_{signal.seed}")
+        return self.multi_modal_projector.sensitivity(x[:, first:], directions)
 
     def features(self, signals: dict[Signal, Tensor], tokens: Tensor | None, pixels: Tensor) -> VisualFeatures:
         """What the method is given."""
@@ -199,6 +195,11 @@ class VisionGraph(nn.Module):
             return block.finish(x[:, rows], normed[:, rows], keys, values)
         index = keep_idx + self.path.first_token
         return block.finish(gather_tokens(x, index), gather_tokens(normed, index), keys, values)
+
+
+def is_sensitivity(signal: Signal) -> bool:
+    """The signal comes from the projector, not from a block."""
+    return signal.kind == "projector_sensitivity"
 
 
 def visual_tokens(spec: VitSpec, path: VisionPath) -> int:

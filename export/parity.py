@@ -43,8 +43,12 @@ def check(
     suffix = "" if dtype == "fp32" else f"_{dtype}"
     rows: list[Row] = []
     for key, (method, count) in methods.items():
+        expected, last = golden.vision[key], files[key][-1]
+        # torch's values first: a greedy graph that meets NaN may fail in a node that says nothing about it
+        require_finite(key, last, _known(scores=expected.scores, visual_embeds=expected.visual_embeds))
         made = run_vision([folder / name for name in files[key]], vision_feeds(golden, reference, method, count))
-        rows += _vision(made, f"vision/{key}", golden.vision[key], method, suffix)
+        require_finite(key, last, _known(scores=made.get("scores"), visual_embeds=made["visual_embeds"]))
+        rows += _vision(made, f"vision/{key}", expected, method, suffix)
     rows.append(_embedding(folder / "embedding.onnx", golden, reference, suffix))
     rows += _decoder(folder / "decoder.onnx", golden, reference, default, suffix)
     failed = [row for row in rows if not row["passed"]]
@@ -79,6 +83,22 @@ def _row(stage: str, measure: str, value: float, tolerance: float) -> Row:
         "tolerance": tolerance,
         "passed": passed,
     }
+
+
+def require_finite(method: str, graph: str, made: dict[str, np.ndarray]) -> None:
+    """CheckFailed, naming method, graph and how many, unless every value is finite: NaN has no order, so what a
+    selection keeps by it is arbitrary."""
+    for name, values in made.items():
+        bad = int(np.count_nonzero(~np.isfinite(values)))
+        if bad:
+            raise CheckFailed(
+                f"method {method}: {bad} of {values.size} values of {name} of {graph} are NaN or Inf; look for "
+                "NaN in the checkpoint's weights, or export with --dtype fp32; nothing was written"
+            )
+
+
+def _known(**values: np.ndarray | None) -> dict[str, np.ndarray]:
+    return {name: array for name, array in values.items() if array is not None}
 
 
 def relative(found: np.ndarray, expected: np.ndarray) -> float:

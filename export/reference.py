@@ -19,7 +19,7 @@ from edgeprune.errors import CheckpointError
 from edgeprune.export.checkpoint import Checkpoint
 from edgeprune.export.models.base import ModelFamily
 from edgeprune.export.weights import WeightSource
-from edgeprune.pruning.base import OUTPUT_KINDS, PruningMethod, VisualFeatures, visual_part
+from edgeprune.pruning.base import OUTPUT_KINDS, PruningMethod, Signal, VisualFeatures, visual_part
 from edgeprune.tolerances import TOLERANCES
 
 
@@ -62,12 +62,19 @@ class Reference:
         path = self.family.path(method)
         run = TowerRun(self.model.model.vision_tower, torch.from_numpy(pixels))
         tokens = run.out.hidden_states[path.feature_block + 1][:, path.first_token :]
+        projector = self.model.model.multi_modal_projector
         signals = {
             signal: visual_part(run.signal(signal.kind, block), signal.kind, path.first_token)
             for signal, block in path.signal_blocks.items()
+            if signal.kind != "projector_sensitivity"
+        }
+        signals |= {
+            signal: sensitivity(projector, run.out.hidden_states[block + 1][:, path.first_token :], signal)
+            for signal, block in path.signal_blocks.items()
+            if signal.kind == "projector_sensitivity"
         }
         constants = method.constants(tokens.shape[1])
-        projected = self.model.model.multi_modal_projector(tokens)
+        projected = projector(tokens)
         read = projected if method.where == "after_projector" else tokens
         features = VisualFeatures(
             read, signals, self.family.grid, constants, tokens, None, *self._text(method, question)
@@ -75,7 +82,6 @@ class Reference:
         scores = method.signal(features)
         keep_idx = method.select(scores, torch.zeros(keep), features)
         seen = None if scores is None else scores[0].float().numpy().copy()
-        projector = self.model.model.multi_modal_projector
         index = keep_idx[0].numpy().copy()
 
         @torch.inference_mode()
@@ -164,6 +170,17 @@ class TowerRun:
             logits = self._projected[f"query.{block}"] @ keys.transpose(1, 2) / keys.shape[2] ** 0.5
             return logits.softmax(-1)[:, 0]
         raise NotImplementedError(kind)
+
+
+def sensitivity(projector: Any, tokens: Tensor, signal: Signal) -> Tensor:
+    """projector_sensitivity (B,N) by forward-mode differentiation of transformers' projector."""
+    lengths = []
+    for direction in signal.unit_directions(tokens.shape[2]):
+        with torch.inference_mode(False):
+            point = tokens.clone()
+            answer = torch.func.jvp(projector, (point,), (direction.expand_as(point).clone(),))[1]
+        lengths.append(answer.norm(dim=-1))
+    return torch.stack(lengths).mean(0)
 
 
 def changed_by_noise(method: PruningMethod, features: VisualFeatures, keep_idx: np.ndarray, draws: int = 8) -> int:

@@ -41,9 +41,7 @@ class EncodeGraph(VisionGraph):
     the link, and scores (B,N) float32 where the question plays no part in them."""
 
     def __init__(self, whole: VisionGraph) -> None:
-        # the projector runs here only where it runs on all tokens; in the select graph otherwise
-        projector = whole.multi_modal_projector if whole.projects_all() else nn.Identity()
-        super().__init__(whole.vision_tower, projector, whole.method, whole.path, whole.static_keep)
+        super().__init__(whole.vision_tower, whole.multi_modal_projector, whole.method, whole.path, whole.static_keep)
         self.link = link_of(whole)
 
     def prunes_inside(self) -> bool:

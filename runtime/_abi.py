@@ -166,6 +166,9 @@ class Stats(ctypes.Structure):
         ("decode_steps", c_int64),
         ("new_tokens", c_int64),
         ("kv_bytes", c_int64),
+        ("graph_ms", c_double),
+        ("resize_ms", c_double),
+        ("decode_graph_ms", c_double),
         ("select_ms", c_double),
     )
 

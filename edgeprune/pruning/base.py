@@ -25,10 +25,11 @@ SIGNAL_KINDS: Final[dict[str, str]] = {
     "keys": "(B,H,N,d): keys of the visual tokens as the block projects them",
     "hidden": "(B,N,C): output of the block",
     "cls_hidden": "(B,1,C): the [CLS] row of the output of the block",
+    "projector_sensitivity": "(B,N) float32: mean length of the projector's derivative along fixed unit directions",
 }
 
 #: kinds that are outputs of a block: they need the whole block, and by default that of the features
-OUTPUT_KINDS: Final = frozenset({"hidden", "cls_hidden"})
+OUTPUT_KINDS: Final = frozenset({"hidden", "cls_hidden", "projector_sensitivity"})
 
 #: axis of a kind that runs over the S encoder tokens and loses [CLS]; kinds not listed are given as they are
 _TOKEN_AXES: Final[dict[str, int]] = {
@@ -48,11 +49,21 @@ class Signal(NamedTuple):
         layer: encoder block, 0-based, negative from the end; None: as `depth` says.
         depth: share of the encoder's blocks that lie before the block, in [0, 1); None: the family's default score
             block, or its feature block for OUTPUT_KINDS.
+        directions, seed: how many unit directions and which, of projector_sensitivity.
     """
 
     kind: str
     layer: int | None = None
     depth: float | None = None
+    directions: int = 16
+    seed: int = 0
+
+    def unit_directions(self, width: int) -> Tensor:
+        """(directions, width) float32, each row a normal vector scaled to length 1."""
+        generator = torch.Generator().manual_seed(self.seed)
+        drawn = torch.randn(self.directions, width, generator=generator, dtype=torch.float64)
+        length = torch.sqrt((drawn * drawn).sum(1, keepdim=True))
+        return (drawn / length).to(torch.float32)
 
 
 def visual_part(made: Tensor, kind: str, first_token: int) -> Tensor:
@@ -62,7 +73,7 @@ def visual_part(made: Tensor, kind: str, first_token: int) -> Tensor:
 
 
 def output_signal(kind: str, x: Tensor, first_token: int) -> Tensor:
-    """A kind of OUTPUT_KINDS from the output (B,S,C) of a block."""
+    """Hidden states from the output (B,S,C) of a block."""
     return x[:, :1] if kind == "cls_hidden" else visual_part(x, kind, first_token)
 
 

@@ -35,6 +35,7 @@ METHODS: Final[dict[str, str]] = {
     "scope": "edgeprune.pruning.scope:Scope",
     "mmtok-vv": "edgeprune.pruning.mmtok_vv:MmtokVv",
     "cdpruner": "edgeprune.pruning.cdpruner:CDPruner",
+    "zoo": "edgeprune.pruning.zoo:Zoo",
 }
 
 _TRUTH: Final[dict[str, bool]] = {"true": True, "false": False, "1": True, "0": False}

@@ -9,11 +9,12 @@ from typing import Any, ClassVar, Final
 import torch
 
 from edgeprune.errors import CheckpointError, PruningError
-from edgeprune.export.graphs import DecoderGraph, EmbeddingGraph, Projector, VisionGraph, VisionPath
+from edgeprune.export.graphs import DecoderGraph, EmbeddingGraph, VisionGraph, VisionPath
 from edgeprune.export.models import clip, dinov2
 from edgeprune.export.models.base import ModelFamily
 from edgeprune.export.models.layers import Linear, Table
 from edgeprune.export.models.llama import Llama
+from edgeprune.export.models.projector import Projector
 from edgeprune.export.models.vit import Vit
 from edgeprune.export.passes.repeat import Run
 from edgeprune.export.trace import Axis, Interface

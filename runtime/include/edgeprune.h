@@ -84,8 +84,8 @@ typedef enum ep_status {
     EP_ERROR_CONTEXT_FULL = 8,     /* prompt + visual tokens + new tokens exceed the context length */
     EP_ERROR_ABORTED = 9,          /* ep_session_abort was called; the session stays usable */
     EP_ERROR_DEADLINE = 10,        /* deadline_ms passed; the session stays usable, the answer holds what was made */
-    EP_ERROR_OUT_OF_MEMORY = 11,   /* an allocation failed, or memory_limit_bytes is below the need. A session survives
-                                     it; while a bundle is opened, a failure inside the JSON reader can end the process */
+    EP_ERROR_OUT_OF_MEMORY = 11,   /* an allocation failed, or memory_limit_bytes is below the need. The process and the
+                                     session survive it */
     EP_ERROR_BUSY = 12,            /* the session is in use by another thread */
     EP_ERROR_INTERNAL = 13         /* a bug; please report the text */
 } ep_status;
@@ -393,6 +393,9 @@ typedef struct ep_stats {
     int64_t decode_steps;
     int64_t new_tokens;
     int64_t kv_bytes;
+    double graph_ms;        /* of ttft_ms: inside onnxruntime's graph runs */
+    double resize_ms;       /* of preprocess_ms, and so of ttft_ms: resize with crop and conversion to RGB */
+    double decode_graph_ms; /* of decode_ms: inside graph runs */
     double select_ms; /* of methods written as two graphs: choosing the tokens, the question's embeddings included */
 } ep_stats;
 EP_API void ep_stats_init(ep_stats *stats);

@@ -129,6 +129,9 @@ void fill_stats(const Timings& timings, ep_stats& out) {
     value.decode_steps = timings.decode_steps;
     value.new_tokens = timings.new_tokens;
     value.kv_bytes = timings.kv_bytes;
+    value.graph_ms = timings.graph_ms;
+    value.resize_ms = timings.resize_ms;
+    value.decode_graph_ms = timings.decode_graph_ms;
     value.select_ms = timings.select_ms;
     write_struct(out, value, "ep_stats");
 }

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "abort.h"
+#include "run_context.h"
 
 namespace edgeprune {
 
@@ -55,9 +55,9 @@ public:
     virtual const std::vector<Port>& inputs() const = 0;
     virtual const std::vector<Port>& outputs() const = 0;
     // Outputs in the order of `output_names`. Throws Error: EP_ERROR_BACKEND with the engine's own text, or the status
-    // of a request to `abort`.
+    // of a request to its abort. Adds to `context` how long the engine took.
     virtual std::vector<TensorPtr> run(const std::vector<NamedTensor>& inputs,
-                                       const std::vector<std::string>& output_names, Abort& abort) const = 0;
+                                       const std::vector<std::string>& output_names, RunContext& context) const = 0;
 };
 
 // How a graph runs its threads.

@@ -121,7 +121,7 @@ public:
     const std::vector<Port>& outputs() const override { return outputs_; }
 
     std::vector<TensorPtr> run(const std::vector<NamedTensor>& inputs, const std::vector<std::string>& output_names,
-                               Abort& abort) const override {
+                               RunContext& context) const override {
         std::vector<const char*> names_in, names_out;
         std::vector<const ort::Value*> values;
         for (const NamedTensor& input : inputs) {
@@ -130,26 +130,29 @@ public:
         }
         for (const std::string& name : output_names) names_out.push_back(name.c_str());
         std::vector<ort::Value*> results(output_names.size(), nullptr);
-        run_session(names_in, values, names_out, results, abort);
+        run_session(names_in, values, names_out, results, context);
         return wrap(results, output_names);
     }
 
 private:
     void run_session(const std::vector<const char*>& names_in, const std::vector<const ort::Value*>& values,
-                     const std::vector<const char*>& names_out, std::vector<ort::Value*>& results, Abort& abort) const {
+                     const std::vector<const char*>& names_out, std::vector<ort::Value*>& results,
+                     RunContext& context) const {
         OrtRun run(api_);
         ort::Status* status = nullptr;
         {
-            const Abort::Scope scope(abort, run);
+            const Abort::Scope scope(context.abort, run);
+            const Clock::time_point start = Clock::now();
             status = api_.run(session_.get(), run.options(), names_in.data(), values.data(), values.size(),
                               names_out.data(), names_out.size(), results.data());
+            context.graph_ms += elapsed_ms(start);
         }
         if (status == nullptr) return;
         // A terminated run reports a plain failure; the request tells why.
-        const ep_status requested = abort.requested();
+        const ep_status requested = context.abort.requested();
         if (requested != EP_OK) {
             api_.release_status(status);
-            abort.check();
+            context.abort.check();
         }
         check(api_, status);
     }

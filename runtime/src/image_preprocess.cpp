@@ -2,6 +2,7 @@
 // Pillow back end (transformers 5: CLIPImageProcessorPil, BitImageProcessorPil, LlavaImageProcessorPil).
 #include <algorithm>
 #include <cmath>
+#include <nlohmann/json.hpp>
 
 #include "error.h"
 #include "image.h"

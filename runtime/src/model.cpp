@@ -49,28 +49,22 @@ void check_picture_size(const PreprocessSpec& preprocess, const BoundGraph& visi
     }
 }
 
-std::string dumped(const nlohmann::ordered_json& description) {
-    return description.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
-}
-
 }  // namespace
 
 Model::Model(const std::string& directory, const ModelSettings& settings)
     : settings_(settings),
       files_(directory),
-      manifest_(parse_manifest(read_text_file(files_.directory() + "/manifest.json"))),
-      preprocess_(parse_preprocess(manifest_.preprocess)) {
-    if (!settings.variant.empty()) use_variant(manifest_, settings.variant);
+      manifest_(parse_manifest(read_text_file(files_.directory() + "/manifest.json"), settings.variant)) {
     check_supported(manifest_);
     limit_context(manifest_, settings.context_tokens);
     files_.check_sizes(manifest_);
     check_memory(memory_need(manifest_), settings.memory_limit_bytes);
-    backend_ = open_ort_backend(settings.onnxruntime_library, parse_version(manifest_.min_onnxruntime));
+    backend_ = open_ort_backend(settings.onnxruntime_library, *read_version(manifest_.min_onnxruntime));
     tokenizer_ = load_tokenizer();
     // One row of a table: a second thread would only wait for the first.
     embedding_ = load(manifest_.embedding, one_thread(settings_.threading));
     decoder_ = load(manifest_.decoder, settings_.threading);
-    check_picture_size(preprocess_, *vision(manifest_.default_method).first);
+    check_picture_size(manifest_.preprocess, *vision(manifest_.default_method).first);
     description_ = describe();
 }
 
@@ -119,21 +113,21 @@ const VisionGraphs& Model::vision(const std::string& name) const {
 }
 
 std::string Model::describe() const {
-    nlohmann::ordered_json description = describe_manifest(manifest_);
-    description["provider"] = backend_->provider();
-    description["variant"] =
-        manifest_.variant.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(manifest_.variant);
-    description["onnxruntime"] = {{"version", backend_->version()}, {"library", backend_->library()}};
-    return dumped(description);
+    JsonObject engine;
+    engine.add("version", backend_->version()).add("library", backend_->library());
+    JsonObject description = describe_manifest(manifest_);
+    description.add("provider", backend_->provider());
+    description.add_json("variant", manifest_.variant.empty() ? "null" : json_scalar(manifest_.variant));
+    description.add_json("onnxruntime", engine.text());
+    return description.text();
 }
 
 std::string describe_bundle(const std::string& directory, const ModelSettings& settings) {
     const BundleFiles files(directory);
-    Manifest manifest = parse_manifest(read_text_file(files.directory() + "/manifest.json"));
-    if (!settings.variant.empty()) use_variant(manifest, settings.variant);
+    Manifest manifest = parse_manifest(read_text_file(files.directory() + "/manifest.json"), settings.variant);
     limit_context(manifest, settings.context_tokens);
     files.check_sizes(manifest);
-    return dumped(describe_manifest(manifest));
+    return describe_manifest(manifest).text();
 }
 
 }  // namespace edgeprune

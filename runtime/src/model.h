@@ -38,7 +38,7 @@ public:
     const Manifest& manifest() const { return manifest_; }
     const Backend& backend() const { return *backend_; }
     const Tokenizer& tokenizer() const { return *tokenizer_; }
-    const PreprocessSpec& preprocess() const { return preprocess_; }
+    const PreprocessSpec& preprocess() const { return manifest_.preprocess; }
     const BoundGraph& embedding() const { return *embedding_; }
     const BoundGraph& decoder() const { return *decoder_; }
     // The vision graphs of a method, loaded on its first use. Thread-safe.
@@ -57,7 +57,6 @@ private:
     ModelSettings settings_;
     mutable BundleFiles files_;
     Manifest manifest_;
-    PreprocessSpec preprocess_;
     std::unique_ptr<Backend> backend_;
     std::unique_ptr<Tokenizer> tokenizer_;
     std::unique_ptr<BoundGraph> embedding_, decoder_;

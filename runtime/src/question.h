@@ -37,9 +37,10 @@ protected:
 private:
     void select(const std::vector<Item>& prompt);
     std::vector<int32_t> question_ids(const std::string& method) const;
-    std::vector<float> embed(const std::vector<Item>& items);
+    std::vector<float> embed(const std::vector<Item>& items, RunContext& context);
     const float* visual_row(const Item& item, size_t width) const;
 
+    RunContext prefill_runs_, step_runs_;
     double tokenize_ms_ = 0, images_ms_ = 0;
 };
 

@@ -80,10 +80,6 @@ std::string unpruned_reason(const Manifest& manifest, const MethodSpec& method, 
 
 }  // namespace
 
-double elapsed_ms(Clock::time_point start) {
-    return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
-}
-
 Session::Session(std::shared_ptr<const Model> model)
     : model_(std::move(model)), cache_(model_->backend(), *model_->manifest().decoder.kv) {}
 
@@ -126,14 +122,17 @@ int32_t Session::add_image(const FrameView& picture, double keep, const std::str
 
     Clock::time_point start = Clock::now();
     const Rgb pixels = preprocess_bytes(picture, model_->preprocess());
+    const double resize_ms = elapsed_ms(start);
+    const TensorPtr tensor = pixel_tensor(*model_, method.name, pixels);
     const double preprocess_ms = elapsed_ms(start);
     abort_.check();
     start = Clock::now();
+    RunContext runs{abort_};
     SessionImage image;
     if (two_graphs) {
-        image.encoded = encode_tokens(*model_, method.name, pixels, abort_);
+        image.encoded = encode_tokens(*model_, method.name, tensor, runs);
     } else {
-        image.seen = encode_image(*model_, method.name, choice.count, pixels, abort_);
+        image.seen = encode_image(*model_, method.name, choice.count, tensor, runs);
     }
     const double vision_ms = elapsed_ms(start);
 
@@ -146,6 +145,8 @@ int32_t Session::add_image(const FrameView& picture, double keep, const std::str
     images_.emplace(next_image_, std::move(image));
     image_timings_.vision_ms += vision_ms;
     image_timings_.preprocess_ms += preprocess_ms;
+    image_timings_.resize_ms += resize_ms;
+    image_timings_.graph_ms += runs.graph_ms;
     return next_image_++;
 }
 
@@ -171,10 +172,10 @@ const SessionImage& Session::seen_image(int32_t image) const {
                                                known.method + "\" reads the question, so ask one first");
 }
 
-void Session::select(int32_t image, const std::vector<int32_t>& ids, const QuestionText& question) {
+void Session::select(int32_t image, const std::vector<int32_t>& ids, const QuestionText& question, RunContext& runs) {
     SessionImage& known = images_.at(image);
     std::vector<int32_t> asked = ids;
-    VisionResult seen = select_tokens(*model_, known.method, known.count, *known.encoded, question, abort_);
+    VisionResult seen = select_tokens(*model_, known.method, known.count, *known.encoded, question, runs);
     // Equal tokens have equal keys and values, so a question that keeps the same ones may go on from them.
     if (seen.embeds != known.seen.embeds) cache_.forget_image(image);
     known.seen = std::move(seen);

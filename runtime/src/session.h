@@ -21,6 +21,7 @@ namespace edgeprune {
 struct Timings {
     double decode_image_ms = 0, preprocess_ms = 0, vision_ms = 0, select_ms = 0;
     double embed_ms = 0, prefill_ms = 0, decode_ms = 0, ttft_ms = 0, total_ms = 0;
+    double resize_ms = 0, graph_ms = 0, decode_graph_ms = 0;
     int64_t decode_steps = 0, new_tokens = 0, kv_bytes = 0;
 
     // Of the images only.
@@ -126,7 +127,7 @@ private:
     friend class Scoring;
     std::vector<ImageSlots> image_slots(const PromptRequest& request) const;
     // Chooses the tokens of an image for a question; the KV cache forgets those that it had, where they differ.
-    void select(int32_t image, const std::vector<int32_t>& ids, const QuestionText& question);
+    void select(int32_t image, const std::vector<int32_t>& ids, const QuestionText& question, RunContext& runs);
 
     std::shared_ptr<const Model> model_;
     mutable std::atomic<bool> busy_{false};
@@ -140,8 +141,5 @@ private:
     Scores scores_;
     std::vector<float> logits_, prefill_logits_;
 };
-
-// Milliseconds since `start`.
-double elapsed_ms(Clock::time_point start);
 
 }  // namespace edgeprune

@@ -17,12 +17,12 @@ TensorPtr integers(const Backend& backend, const Shape& shape, int64_t first, in
 
 }  // namespace
 
-std::vector<float> embed_tokens(const Model& model, const std::vector<int32_t>& ids, Abort& abort) {
+std::vector<float> embed_tokens(const Model& model, const std::vector<int32_t>& ids, RunContext& context) {
     if (ids.empty()) return {};
     const auto count = static_cast<int64_t>(ids.size());
     TensorPtr input = model.backend().new_tensor(DType::int64, {1, count});
     std::copy(ids.begin(), ids.end(), static_cast<int64_t*>(input->mutable_data()));
-    const RoleTensors outputs = model.embedding().run({{"input_ids", input}}, abort);
+    const RoleTensors outputs = model.embedding().run({{"input_ids", input}}, context);
     const Tensor& embeds = *outputs.at("inputs_embeds");
     if (embeds.shape().size() != 3 || embeds.shape()[0] != 1 || embeds.shape()[1] != count) {
         unexpected("inputs_embeds", embeds.shape());
@@ -31,7 +31,7 @@ std::vector<float> embed_tokens(const Model& model, const std::vector<int32_t>& 
 }
 
 std::vector<float> run_decoder(const Model& model, const std::vector<Item>& items, const std::vector<float>& embeds,
-                               KvCache& cache, Abort& abort) {
+                               KvCache& cache, RunContext& context) {
     const auto count = static_cast<int64_t>(items.size());
     const int64_t past = cache.length();
     const auto width = static_cast<int64_t>(embeds.size()) / count;
@@ -41,7 +41,7 @@ std::vector<float> run_decoder(const Model& model, const std::vector<Item>& item
                        {"position_ids", integers(backend, {1, count}, past, 1)},
                        {"attention_mask", integers(backend, {1, past + count}, 1, 0)}};
     cache.bind(inputs);
-    const RoleTensors outputs = model.decoder().run(inputs, abort);
+    const RoleTensors outputs = model.decoder().run(inputs, context);
     const Tensor& logits = *outputs.at("logits");
     if (logits.shape().size() != 3 || logits.shape()[0] != 1 || logits.shape()[1] != 1)
         unexpected("logits", logits.shape());
@@ -50,7 +50,8 @@ std::vector<float> run_decoder(const Model& model, const std::vector<Item>& item
 }
 
 void warm_up(const Model& model) {
-    Abort never;
+    Abort nobody;
+    RunContext never{nobody};
     const std::vector<int32_t> ids{0};
     const std::vector<Item> items{{0, -1, -1}};
     KvCache cache(model.backend(), *model.manifest().decoder.kv);

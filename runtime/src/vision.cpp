@@ -9,20 +9,6 @@
 namespace edgeprune {
 namespace {
 
-TensorPtr pixel_tensor(const Model& model, const BoundGraph& graph, const Rgb& pixels) {
-    const Shape shape{1, 3, pixels.height, pixels.width};
-    const Shape& wanted = graph.input("pixel_values").shape;
-    for (size_t i = 0; i < shape.size(); ++i) {
-        if (wanted[i] >= 0 && wanted[i] != shape[i]) {
-            throw Error(EP_ERROR_BUNDLE, "the picture is " + shape_text(shape) +
-                                             " after preprocessing, but the graph reads " + shape_text(wanted));
-        }
-    }
-    TensorPtr tensor = model.backend().new_tensor(DType::float32, shape);
-    normalise(pixels, model.preprocess(), static_cast<float*>(tensor->mutable_data()));
-    return tensor;
-}
-
 // (1, N) float32.
 std::vector<float> read_scores(const Model& model, const Tensor& scores) {
     if (scores.shape() != Shape{1, model.manifest().visual_tokens}) unexpected("scores", scores.shape());
@@ -30,12 +16,13 @@ std::vector<float> read_scores(const Model& model, const Tensor& scores) {
 }
 
 // The graph that gives out the kept tokens.
-VisionResult run_last(const Model& model, const BoundGraph& graph, int64_t keep, RoleTensors inputs, Abort& abort) {
+VisionResult run_last(const Model& model, const BoundGraph& graph, int64_t keep, RoleTensors inputs,
+                      RunContext& context) {
     if (graph.has_input("keep_slots")) {
         const std::vector<float> slots(static_cast<size_t>(keep), 0.0f);
         inputs["keep_slots"] = from_floats(model.backend(), DType::float32, {keep}, slots.data());
     }
-    RoleTensors outputs = graph.run(inputs, abort);
+    RoleTensors outputs = graph.run(inputs, context);
 
     const Tensor& embeds = *outputs.at("visual_embeds");
     const Tensor& kept = *outputs.at("keep_idx");
@@ -56,15 +43,15 @@ VisionResult run_last(const Model& model, const BoundGraph& graph, int64_t keep,
     return result;
 }
 
-Encoded run_encode(const Model& model, const BoundGraph& graph, const TensorPtr& pixels, Abort& abort) {
-    Encoded encoded{graph.run({{"pixel_values", pixels}}, abort), {}};
+Encoded run_encode(const Model& model, const BoundGraph& graph, const TensorPtr& pixels, RunContext& context) {
+    Encoded encoded{graph.run({{"pixel_values", pixels}}, context), {}};
     const auto scores = encoded.tensors.find("scores");
     if (scores != encoded.tensors.end()) encoded.scores = read_scores(model, *scores->second);
     return encoded;
 }
 
 VisionResult run_select(const Model& model, const BoundGraph& graph, int64_t keep, const Encoded& encoded,
-                        const QuestionText& question, Abort& abort) {
+                        const QuestionText& question, RunContext& context) {
     RoleTensors inputs = encoded.tensors;
     if (question.tokens > 0) {
         const auto width = static_cast<int64_t>(question.embeds.size()) / question.tokens;
@@ -74,7 +61,7 @@ VisionResult run_select(const Model& model, const BoundGraph& graph, int64_t kee
             from_floats(backend, DType::float32, {1, question.tokens, width}, question.embeds.data());
         inputs["text_mask"] = from_floats(backend, DType::float32, {1, question.tokens}, mask.data());
     }
-    VisionResult result = run_last(model, graph, keep, std::move(inputs), abort);
+    VisionResult result = run_last(model, graph, keep, std::move(inputs), context);
     if (result.scores.empty()) result.scores = encoded.scores;
     return result;
 }
@@ -106,30 +93,44 @@ void unexpected(const char* what, const Shape& shape) {
     throw Error(EP_ERROR_BACKEND, std::string(what) + " came out with the shape " + shape_text(shape));
 }
 
-VisionResult encode_image(const Model& model, const std::string& method, int64_t keep, const Rgb& pixels,
-                          Abort& abort) {
+TensorPtr pixel_tensor(const Model& model, const std::string& method, const Rgb& pixels) {
+    const Shape shape{1, 3, pixels.height, pixels.width};
+    const Shape& wanted = model.vision(method).first->input("pixel_values").shape;
+    for (size_t i = 0; i < shape.size(); ++i) {
+        if (wanted[i] >= 0 && wanted[i] != shape[i]) {
+            throw Error(EP_ERROR_BUNDLE, "the picture is " + shape_text(shape) +
+                                             " after preprocessing, but the graph reads " + shape_text(wanted));
+        }
+    }
+    TensorPtr tensor = model.backend().new_tensor(DType::float32, shape);
+    normalise(pixels, model.preprocess(), static_cast<float*>(tensor->mutable_data()));
+    return tensor;
+}
+
+VisionResult encode_image(const Model& model, const std::string& method, int64_t keep, const TensorPtr& pixels,
+                          RunContext& context) {
     const BoundGraph& graph = *model.vision(method).first;
-    VisionResult result = run_last(model, graph, keep, {{"pixel_values", pixel_tensor(model, graph, pixels)}}, abort);
+    VisionResult result = run_last(model, graph, keep, {{"pixel_values", pixels}}, context);
     require_finite(result, method, graph);
     return result;
 }
 
-Encoded encode_tokens(const Model& model, const std::string& method, const Rgb& pixels, Abort& abort) {
+Encoded encode_tokens(const Model& model, const std::string& method, const TensorPtr& pixels, RunContext& context) {
     const BoundGraph& graph = *model.vision(method).first;
-    Encoded encoded = run_encode(model, graph, pixel_tensor(model, graph, pixels), abort);
+    Encoded encoded = run_encode(model, graph, pixels, context);
     require_finite(encoded.scores, "scores", method, graph);
     return encoded;
 }
 
 VisionResult select_tokens(const Model& model, const std::string& method, int64_t keep, const Encoded& encoded,
-                           const QuestionText& question, Abort& abort) {
+                           const QuestionText& question, RunContext& context) {
     const BoundGraph& graph = *model.vision(method).select;
-    VisionResult result = run_select(model, graph, keep, encoded, question, abort);
+    VisionResult result = run_select(model, graph, keep, encoded, question, context);
     require_finite(result, method, graph);
     return result;
 }
 
-void warm_up_vision(const Model& model, const MethodSpec& method, Abort& abort) {
+void warm_up_vision(const Model& model, const MethodSpec& method, RunContext& context) {
     const VisionGraphs& graphs = model.vision(method.name);
     Shape shape = graphs.first->input("pixel_values").shape;
     if (shape[2] < 0 || shape[3] < 0) return;  // no size is more typical than another
@@ -139,7 +140,7 @@ void warm_up_vision(const Model& model, const MethodSpec& method, Abort& abort) 
     const TensorPtr pixels = from_floats(model.backend(), DType::float32, shape, zeros.data());
     const int64_t keep = default_count(model.manifest(), method);
     if (!graphs.select) {
-        run_last(model, *graphs.first, keep, {{"pixel_values", pixels}}, abort);
+        run_last(model, *graphs.first, keep, {{"pixel_values", pixels}}, context);
         return;
     }
     QuestionText question;
@@ -147,7 +148,7 @@ void warm_up_vision(const Model& model, const MethodSpec& method, Abort& abort) 
         question.tokens = 1;
         question.embeds.assign(static_cast<size_t>(graphs.select->input("text_embeds").shape[2]), 0.0f);
     }
-    run_select(model, *graphs.select, keep, run_encode(model, *graphs.first, pixels, abort), question, abort);
+    run_select(model, *graphs.select, keep, run_encode(model, *graphs.first, pixels, context), question, context);
 }
 
 }  // namespace edgeprune

@@ -28,19 +28,24 @@ struct QuestionText {
     int64_t tokens = 0;
 };
 
-// Preprocessed pixels -> kept visual tokens, for methods of one graph. K is read from the executed tensors.
+// Preprocessed pixels, normalised, as the vision graphs of a method read them: (1, 3, height, width) float32.
+// Throws Error(EP_ERROR_BUNDLE) when they read another size.
+TensorPtr pixel_tensor(const Model& model, const std::string& method, const Rgb& pixels);
+
+// Pixels -> kept visual tokens, for methods of one graph. K is read from the executed tensors.
 // Throws Error(EP_ERROR_BACKEND) when the graph kept another number than `keep`, or made scores or embeddings that are
 // NaN or Inf.
-VisionResult encode_image(const Model& model, const std::string& method, int64_t keep, const Rgb& pixels, Abort& abort);
+VisionResult encode_image(const Model& model, const std::string& method, int64_t keep, const TensorPtr& pixels,
+                          RunContext& context);
 
 // The first graph of a method of two. Throws Error as encode_image does.
-Encoded encode_tokens(const Model& model, const std::string& method, const Rgb& pixels, Abort& abort);
+Encoded encode_tokens(const Model& model, const std::string& method, const TensorPtr& pixels, RunContext& context);
 // The second. Throws Error as encode_image does.
 VisionResult select_tokens(const Model& model, const std::string& method, int64_t keep, const Encoded& encoded,
-                           const QuestionText& question, Abort& abort);
+                           const QuestionText& question, RunContext& context);
 
 // Runs the vision graphs of a method once on zeros.
-void warm_up_vision(const Model& model, const MethodSpec& method, Abort& abort);
+void warm_up_vision(const Model& model, const MethodSpec& method, RunContext& context);
 
 // Throws Error(EP_ERROR_BACKEND) about the shape of an output.
 [[noreturn]] void unexpected(const char* what, const Shape& shape);

@@ -51,7 +51,7 @@ def test_fifty_small_seeds_equal_the_oracle(spec: str) -> None:
     compare(spec, 64, (1, 29, 58), 50, graph=False)
 
 
-@pytest.mark.parametrize("spec", ["divprune", "todre", "todre:objective=k-center", "mmr", "scope", "mmtok-vv"])
+@pytest.mark.parametrize("spec", ["divprune", "todre", "todre:objective=k-center", "mmr", "scope", "zoo", "mmtok-vv"])
 def test_torch_and_exported_graph_equal_the_oracle(spec: str) -> None:
     compare(spec, 256, KEEPS, 3, graph=True)
 
@@ -68,7 +68,7 @@ def test_the_grid_of_llava_equals_the_oracle(spec: str) -> None:
     compare(spec, 576, KEEPS, 8, graph=True)
 
 
-@pytest.mark.parametrize("spec", ["divprune", "todre", "mmr", "scope", "mmtok-vv"])
+@pytest.mark.parametrize("spec", ["divprune", "todre", "mmr", "scope", "zoo", "mmtok-vv"])
 def test_the_steps_are_one_scan(spec: str) -> None:
     """Not unrolled: the number of nodes is small and does not depend on K, which stays free."""
     graph = exported(spec, 256).graph

@@ -23,6 +23,7 @@ from tests.pruning.text_cases import ORACLES as TEXT
         ("received-attention:layer=2", {"layer": 2}),
         ("hiprune:alpha=0.2,object_layer=3", {"alpha": 0.2, "object_layer": 3, "layer": None}),
         ("fopru:mode=row", {"mode": "row", "layer": None}),
+        ("zoo:directions=64", {"sensitivity": "jvp", "directions": 64, "seed": 0}),
         ("mmr:balance=0.25", {"balance": 0.25, "importance": "cls", "layer": None}),
     ],
 )
@@ -48,6 +49,8 @@ def test_spec_parses(spec: str, parameters: dict[str, object]) -> None:
         ("mmr:balance=nan", ("balance", "between 0 and 1", "nan")),
         ("mmr:importance=text", ("importance", "cls, received", "'text'")),
         ("scope:alpha=-1", ("scope", "alpha", "between 0 and 10")),
+        ("zoo:sensitivity=fd", ("zoo", "sensitivity", "jvp, norm")),
+        ("zoo:directions=0", ("directions", "between 1 and 1024")),
         ("todre:objective=sum", ("objective", "max-sum, k-center")),
         ("todre:pivot=centre", ("pivot", "cls, random")),
         ("mmtok-vv:temperature=0", ("mmtok-vv", "temperature", "between 0.01 and 100")),
