@@ -3,7 +3,8 @@
     python -m benchmarks.pruning_cost [--trials 12]
 Each method is the graph that tests/pruning checks (its signals are inputs), N = 576, C = 1024, K = 58, one picture, one
 thread. Methods that read projected tokens are also timed on D = 4096, the width of LLaVA-1.5-7B's decoder, and what
-projecting N instead of K tokens adds is a row of its own. The encoder is two blocks with random weights, scaled to 23
+projecting N instead of K tokens adds is a row of its own. Of methods that prune inside the encoder the steps of all
+blocks are timed, not what they save. The encoder is two blocks with random weights, scaled to 23
 (all that LLaVA-1.5 runs) without the patch embedding. Takes about two minutes. docs/pruning.md reads the result.
 """
 
@@ -15,6 +16,7 @@ import pathlib
 import platform
 import statistics
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +29,9 @@ from edgeprune.export.models.layers import Linear
 from edgeprune.export.models.vit import Block, VitSpec
 from edgeprune.export.trace import Axis, Interface, trace
 from edgeprune.pruning.base import PruningMethod
+from edgeprune.pruning.in_encoder import BlockView, InEncoder, Passing
 from edgeprune.pruning.registry import method_names, parse
+from edgeprune.pruning.selectors import gather_tokens
 from tests.pruning.attention_cases import Stage
 
 REPO = pathlib.Path(__file__).resolve().parent.parent
@@ -87,8 +91,32 @@ class Timed:
         return statistics.median(self.trials)
 
 
+class Steps(torch.nn.Module):
+    """What a method that prunes inside the encoder does in all blocks, and nothing else of the blocks."""
+
+    def __init__(self, method: InEncoder) -> None:
+        super().__init__()
+        self.method, self.counts = method, method.schedule(N, BLOCKS, K)
+        self.register_buffer("iota", torch.arange(N), persistent=False)
+
+    def forward(self, x: torch.Tensor, cls_attention: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows (1,N+1,C) that stand for tokens, keys and values; (1,N+1) -> keep_idx (1,K), rows (1,K,C)."""
+        passing = Passing(self.iota.unsqueeze(0))
+        for index, count in enumerate(self.counts):
+            heads = x.reshape(1, -1, HEADS, C // HEADS).transpose(1, 2)
+            view = BlockView(index, heads, heads, partial(torch.narrow, cls_attention, 1, 0, x.shape[1]))
+            thinned = self.method.thin(view, passing, count, K, self.iota)
+            x, passing = thinned.rows(x), thinned.passing
+        order, keep_idx = self.method.finish(passing)
+        return keep_idx, x[:, 1:] if order is None else gather_tokens(x[:, 1:], order)
+
+
 def stage(method: PruningMethod, width: int) -> Timed:
     """Signals, tokens (1,N,width), K slots -> keep_idx, kept features: selection and recycling."""
+    if isinstance(method, InEncoder):
+        given = (Axis("x", "x", "float32", (1, N + 1, C)), Axis("a", "cls_attention", "float32", (1, N + 1)))
+        made = (Axis("i", "keep_idx", "int64", (1, K)), Axis("o", "out", "float32", (1, K, C)))
+        return Timed(Steps(method), given, made, -1)
     inputs = [Axis("s", f"s{i}_{s.kind}", "float32", (1, *SIGNAL_SHAPES[s.kind])) for i, s in enumerate(method.needs)]
     nested = len(inputs)
     inputs += [Axis("tokens", "tokens", "float32", (1, N, width)), Axis("slots", "slots", "float32", ("K",))]
@@ -111,11 +139,12 @@ def projector(rows: int) -> Timed:
 def paper(method: PruningMethod) -> dict[str, Any]:
     """The counted part of a method's row."""
     sizes, work = Sizes(N, K, C, C, HEADS), WORK[method.name]
+    times = BLOCKS if method.where == "in_encoder" else 1
     return {
         "goal": GOALS[work.goal],
         "where": method.where,
         "flops": round(work.flops(sizes)),
-        "signal_flops": round(sum(SIGNAL_FLOPS[need.kind](sizes) for need in method.needs)),
+        "signal_flops": round(times * sum(SIGNAL_FLOPS[need.kind](sizes) for need in method.needs)),
         "extra_bytes": round(work.extra_bytes(sizes)),
     }
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from edgeprune.pruning.base import Signal
+from edgeprune.pruning.registry import parse
 
 #: largest share of the fp32 encoder that a method's own time may be
 GOALS: Final = {"attention": 0.01, "greedy": 0.05}
@@ -28,6 +29,7 @@ class Sizes:
     v: int
     heads: int
     d: int = 4096
+    blocks: int = 23
 
     @property
     def sort(self) -> float:
@@ -98,6 +100,22 @@ def _pagerank(s: Sizes) -> float:
     return 5 * (2.0 * s.heads * (s.n + 1) ** 2) + _top_k(s)
 
 
+def _holov(s: Sizes) -> float:
+    run = s.n / 16
+    return 2.0 * s.n * run * s.c + 3.0 * s.n * s.c + 6.0 * s.n * run + 2 * s.n * math.log2(run) + 5 * s.sort
+
+
+def _tome(s: Sizes) -> float:
+    """Per block: keys averaged over heads, half against half, three sorts, and the sum of those that leave."""
+    total, before = 0.0, s.n
+    for after in parse("tome").schedule(s.n, s.blocks, s.k):
+        half, gone = (before + 1) / 2, before - after
+        alike = (before + 1) * s.v + 2 * half**2 * s.v / s.heads + half**2
+        total += alike + 3 * half * math.log2(half) + 2 * half * gone * s.v + 2 * (before + 1) * s.v
+        before = after
+    return total
+
+
 #: method -> its work; a key for every registered method
 WORK: Final[dict[str, Work]] = {
     "none": Work("attention", lambda s: 0.0, lambda s: 0.0),
@@ -111,10 +129,12 @@ WORK: Final[dict[str, Work]] = {
     "vispruner": Work("attention", _vispruner, lambda s: 2 * _matrix(s)),
     "pagerank": Work("attention", _pagerank, lambda s: s.heads * _vector(s)),
     "prumerge": Work("attention", _prumerge, lambda s: 3.0 * 4 * s.k * s.n),
+    "holov": Work("attention", _holov, lambda s: 4.0 * s.n * s.c + 4.0 * s.n**2 / 16),
     "divprune": Work("greedy", lambda s: s.cosine + s.n * s.sort + 3.0 * s.k * s.n, lambda s: 2 * _matrix(s)),
     "todre": Work("greedy", lambda s: s.cosine + 3.0 * s.k * s.n, _matrix),
     "mmr": Work("greedy", lambda s: s.cosine + 5.0 * s.k * s.n, _matrix),
     "zoo": Work("greedy", lambda s: s.cosine + 5.0 * s.k * s.n, _matrix),
+    "tome": Work("attention", _tome, _matrix),
     "scope": Work("greedy", lambda s: s.cosine + s.n**2 + _gain_steps(s), lambda s: 2 * _matrix(s)),
     "cdpruner": Work("greedy", _cdpruner, lambda s: 2 * _matrix(s) + 4.0 * s.k * s.n),
     "mmtok-vv": Work("greedy", lambda s: s.cosine + 4.0 * s.n**2 + _gain_steps(s), lambda s: 2 * _matrix(s)),
@@ -138,6 +158,16 @@ def encoder_flops(s: Sizes, blocks: int, mlp: int) -> float:
     """Operations of `blocks` transformer blocks on S tokens, MLP of width `mlp`."""
     tokens = s.n + 1
     return blocks * (tokens * s.v * (8.0 * s.v + 4.0 * mlp) + 4.0 * tokens**2 * s.v)
+
+
+def thinned_encoder_flops(s: Sizes, counts: tuple[int, ...], mlp: int) -> float:
+    """Operations of blocks that `counts` visual tokens leave, s.n entering the first: attention sees those that enter,
+    the MLP those that leave (tome; flowcut spares the queries of the others, too)."""
+    total, before = 0.0, s.n
+    for after in counts:
+        total += (before + 1) * s.v * 8.0 * s.v + 4.0 * (before + 1) ** 2 * s.v + (after + 1) * s.v * 4.0 * mlp
+        before = after
+    return total
 
 
 def projector_flops(rows: int, v: int, d: int) -> float:

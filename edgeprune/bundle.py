@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from edgeprune import fingerprint
 from edgeprune.disk import disk_error, lock, locked_directory, sync, sync_tree
 from edgeprune.errors import BundleError, UserError
 from edgeprune.manifest import FileEntry, Manifest, Variant, parse, require_safe_path
@@ -61,14 +62,20 @@ class Bundle:
             raise BundleError(f"{self.path}: the manifest lists no file {name}.")
         return self.path / name
 
-    def variant(self, slug: str, *, verify: Literal["full", "sizes"] = "full") -> Variant:
-        """A variant by its slug, its files verified; BundleError when there is none or a file differs."""
+    def variant(self, slug: str, *, verify: Literal["full", "sizes"] = "full", to_run: bool = False) -> Variant:
+        """A variant by its slug, its files verified and its fingerprint compared, with `to_run` also with this machine.
+
+        Raises:
+            BundleError: there is none, a file differs, or it was built from other graphs or for another machine.
+        """
         found = next((variant for variant in self.manifest.variants if variant.slug == slug), None)
         if found is None:
             known = ", ".join(variant.slug for variant in self.manifest.variants) or "none"
             raise BundleError(f"{self.path} has no variant {slug!r}; it has: {known}; `edgeprune build` makes one.")
+        remedy = f"run `{fingerprint.rebuild_command(self.path, found)}`"
         for name, entry in found.files.items():
-            _verify_file(self.path, name, entry, hashes=verify == "full", remedy="build the variant again")
+            _verify_file(self.path, name, entry, hashes=verify == "full", remedy=remedy)
+        fingerprint.require(self.path, self.manifest, found, to_run=to_run)
         return found
 
     def golden(self) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, np.ndarray[Any, Any]]]:

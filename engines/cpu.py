@@ -160,7 +160,8 @@ def _int8(
         )
     job.weights.save(model, job.writer.path / file)
     data = (job.writer.name(WEIGHTS),)
-    facts = {"file": file, "sha256": job.bundle.manifest.files[graph.file].sha256, "noise_limit": limit, "fp32": fp32}
+    digests = {name: job.bundle.manifest.files[name].sha256 for name in (graph.file, *graph.data)}
+    facts = {"file": file, "graph_sha256": digests, "noise_limit": limit, "fp32": fp32}
     row = ParityRow(f"{stage}/{name}", f"1 - cosine of {role}", away, tolerance, True)
     return dataclasses.replace(graph, file=job.writer.name(file), data=data), row, facts
 

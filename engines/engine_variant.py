@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Any, cast
 
+from edgeprune import devices
 from edgeprune.bundle import Bundle
-from edgeprune.engines import devices, precisions, tensorrt
+from edgeprune.engines import precisions, tensorrt
 from edgeprune.engines.engine_plan import EnginePlan, plans
 from edgeprune.engines.targets import Target
 from edgeprune.errors import UserError
@@ -42,7 +43,7 @@ def fingerprint(bundle: Bundle, plan: EnginePlan, target: Target) -> dict[str, A
     """
     module = module_of(target)
     names = (plan.graph.file, *plan.graph.data)
-    nothing = dict.fromkeys(("gpu", "driver", "jetpack"))
+    nothing = dict.fromkeys(devices.FACTS)
     return {
         "module": module,
         "versions": tensorrt.versions(module),

@@ -17,7 +17,9 @@ from edgeprune.export.models.llama import Llama
 from edgeprune.export.models.projector import Projector
 from edgeprune.export.models.vit import Block, Vit, VitSpec
 from edgeprune.export.passes.repeat import Run
+from edgeprune.export.thinning import thin_through
 from edgeprune.pruning.base import OUTPUT_KINDS, PruningMethod, Signal, VisualFeatures, output_signal, visual_part
+from edgeprune.pruning.in_encoder import InEncoder
 from edgeprune.pruning.selectors import gather_tokens
 
 
@@ -29,11 +31,13 @@ class VisionPath:
         feature_block: 0-based block whose output are the features; -1: the embeddings.
         signal_blocks: 0-based block that serves each signal.
         first_token: 1 drops [CLS] from the visual tokens, 0 keeps it.
+        prunes_in_blocks: shapes change from block to block, so no two blocks are alike.
     """
 
     feature_block: int
     signal_blocks: dict[Signal, int]
     first_token: int
+    prunes_in_blocks: bool = False
 
     @property
     def last_signal(self) -> int:
@@ -60,6 +64,8 @@ class VisionPath:
     def runs(self) -> tuple[Run, ...]:
         """The blocks in order, alike ones together: every run but those of one block can be traced as one."""
         special = {self.feature_block, self.blocks - 1, *self.signal_blocks.values()}
+        if self.prunes_in_blocks:
+            special = set(range(self.blocks))
         starts = [i for i in range(self.blocks) if i in special or i == 0 or i - 1 in special]
         ends = [*starts[1:], self.blocks]
         return tuple(Run("vision_tower.blocks", a, b - a) for a, b in zip(starts, ends, strict=True))
@@ -75,7 +81,8 @@ class VisionGraph(nn.Module):
 
     Exact savings: blocks behind the later of feature and score block are absent; of the scoring block only the needed
     attention rows are computed; once the keep set is known, the last used block runs queries and MLP for kept tokens
-    only; the projector runs on kept tokens only, except for methods that select on projected tokens.
+    only; the projector runs on kept tokens only, except for methods that select on projected tokens. Methods that
+    prune inside the encoder bring their own walk (`thinning`), and K is fixed.
     """
 
     def __init__(
@@ -99,6 +106,9 @@ class VisionGraph(nn.Module):
         for signal in filter(is_sensitivity, path.signal_blocks):
             directions = signal.unit_directions(tower.spec.width)
             self.register_buffer(f"directions_{signal.directions}_{signal.seed}", directions, persistent=False)
+        if isinstance(method, InEncoder):
+            assert static_keep is not None
+            self.schedule = method.schedule(tokens, path.blocks, static_keep)
         if static_keep is not None:
             self.register_buffer("static_slots", torch.zeros(static_keep), persistent=False)
 
@@ -110,6 +120,8 @@ class VisionGraph(nn.Module):
 
     def encode(self, pixels: Tensor, slots: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """-> kept tokens (B,K,C), projected ones (B,K,D) if `projects_all`, keep_idx (B,K), scores (B,N) or None."""
+        if isinstance(self.method, InEncoder):
+            return (*self.thin_through(self.method, pixels), None)
         tokens, signals, waiting = self.see(pixels)
         if waiting is not None:
             keep_idx, scores = self.choose(self.features(signals, None, pixels), slots)
@@ -143,6 +155,12 @@ class VisionGraph(nn.Module):
             tokens = x[:, path.first_token :] if index == path.feature_block else tokens
         assert tokens is not None
         return self.multi_modal_projector(tokens) if self.projects_all() else tokens, signals, None
+
+    def thin_through(self, method: InEncoder, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """-> tokens (B,K,C) and keep_idx (B,K) of a method that prunes in the blocks."""
+        iota = cast(Tensor, self.constant_iota)
+        kept = self.schedule[-1]
+        return thin_through(self.vision_tower, method, pixels, iota, kept, lambda view, _: self.schedule[view.block])
 
     def unread(self) -> tuple[str, ...]:
         """Prefixes of parameters that no output depends on: a last block that only scores needs keys, and queries."""

@@ -31,6 +31,7 @@ from edgeprune.export.writer import DTYPES, GraphSet
 from edgeprune.keep import count_runs, keep_count
 from edgeprune.machine import memory_bytes
 from edgeprune.pruning.base import PruningMethod
+from edgeprune.pruning.in_encoder import InEncoder
 from edgeprune.pruning.registry import parse
 from edgeprune.recipe import ExportRecipe
 
@@ -183,10 +184,12 @@ def _parsed(recipe: ExportRecipe) -> dict[str, PruningMethod]:
 def _count(method: PruningMethod, family: ModelFamily, recipe: ExportRecipe) -> int:
     """K at the default keep ratio; N where the method keeps everything."""
     family.require(method)
-    family.path(method)
+    path = family.path(method)
     total = family.visual_tokens
-    count = keep_count(total, recipe.keep) if method.dynamic_keep else total
+    count = total if method.where == "nowhere" else keep_count(total, recipe.keep)
     method.check_k(count, total)
+    if isinstance(method, InEncoder):
+        method.schedule(total, path.blocks, count)
     return count
 
 

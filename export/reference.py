@@ -9,18 +9,23 @@ import dataclasses
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from edgeprune.errors import CheckpointError
+from edgeprune.export import reference_blocks
 from edgeprune.export.checkpoint import Checkpoint
 from edgeprune.export.models.base import ModelFamily
 from edgeprune.export.weights import WeightSource
 from edgeprune.pruning.base import OUTPUT_KINDS, PruningMethod, Signal, VisualFeatures, visual_part
+from edgeprune.pruning.in_encoder import InEncoder
 from edgeprune.tolerances import TOLERANCES
+
+#: module names of a tower's layers
+LAYER: Final = re.compile(r"\.layers?\.\d+$")
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,8 @@ class Reference:
         self, pixels: np.ndarray, method: PruningMethod, keep: int, question: list[int] | None = None
     ) -> VisionReference:
         """`pixels` (1,3,S,S) float32; `question`: ids of its text, for methods that read it."""
+        if isinstance(method, InEncoder):
+            return self._thinned(pixels, method, keep)
         path = self.family.path(method)
         run = TowerRun(self.model.model.vision_tower, torch.from_numpy(pixels))
         tokens = run.out.hidden_states[path.feature_block + 1][:, path.first_token :]
@@ -101,6 +108,17 @@ class Reference:
         assert question is not None
         return torch.from_numpy(self.embed(question))[None], torch.ones(1, len(question))
 
+    def _thinned(self, pixels: np.ndarray, method: InEncoder, keep: int) -> VisionReference:
+        """A method that prunes inside the encoder. What it keeps decides what later blocks compute, so other indices
+        than its own have no reference."""
+        path, tower = self.family.path(method), self.model.model.vision_tower
+        layers = [m for name, m in tower.named_modules() if LAYER.search(name)][: path.blocks]
+        start = tower(torch.from_numpy(pixels), output_hidden_states=True).hidden_states[0]
+        schedule = method.schedule(self.family.visual_tokens, path.blocks, keep)
+        tokens, keep_idx = reference_blocks.thinned(layers, start, method, schedule)
+        embeds: np.ndarray = self.model.model.multi_modal_projector(tokens)[0].numpy()
+        return VisionReference(keep_idx[0].numpy().copy(), None, lambda index: embeds)
+
     @torch.inference_mode()
     def embed(self, ids: list[int]) -> np.ndarray:
         """(L,D) rows of the embedding table."""
@@ -132,7 +150,7 @@ class TowerRun:
     def __init__(self, tower: Any, pixels: Tensor) -> None:
         self._projected: dict[str, Tensor] = {}
         parts = {"q_proj": "query", "query": "query", "k_proj": "key", "key": "key"}
-        self._layers = [name for name, _ in tower.named_modules() if re.search(r"\.layers?\.\d+$", name)]
+        self._layers = [name for name, _ in tower.named_modules() if LAYER.search(name)]
         hooks = []
         for index, name in enumerate(self._layers):
             for inner, module in tower.get_submodule(name).named_modules():

@@ -272,7 +272,7 @@ class Model:
         options = Resources(threads, **resources).options(variant, onnxruntime_library)
         checked = Bundle.open(os.fspath(bundle), verify=verify)
         if variant is not None:
-            checked.variant(variant, verify=verify)
+            checked.variant(variant, verify=verify, to_run=True)
         out = ctypes.c_void_p()
         native.call("ep_model_open", path_bytes(bundle), ctypes.byref(options), ctypes.byref(out))
         return cls(native, Handle(native, out.value or 0, "ep_model_free"), checked)

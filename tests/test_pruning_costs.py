@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks import pruning_cost
-from benchmarks.pruning_work import GOALS, SIGNAL_FLOPS, WORK, Sizes
+from benchmarks.pruning_work import GOALS, SIGNAL_FLOPS, WORK, Sizes, encoder_flops, thinned_encoder_flops
 from edgeprune.pruning.base import SIGNAL_KINDS
 from edgeprune.pruning.registry import method_names, parse
 
@@ -55,6 +55,13 @@ def test_counted_work_follows_the_maths() -> None:
     assert 1.9 < WORK["todre"].flops(wide) / WORK["todre"].flops(small) < 2.1
     assert WORK["scope"].flops(long) - WORK["scope"].flops(small) == 3 * 58 * 576**2
     assert {work.goal for work in WORK.values()} == set(GOALS)
+
+
+def test_pruning_inside_the_encoder_saves_what_its_shapes_say() -> None:
+    sizes = Sizes(576, 58, 1024, 1024, 16)
+    assert thinned_encoder_flops(sizes, (576,) * 23, 4096) == encoder_flops(sizes, 23, 4096)
+    half = thinned_encoder_flops(sizes, parse("tome").schedule(576, 23, 58), 4096) / encoder_flops(sizes, 23, 4096)
+    assert 0.5 < half < 0.6
 
 
 def test_docs_give_every_row_and_name_every_miss(table: dict[str, Any]) -> None:

@@ -29,6 +29,7 @@ METHODS: Final[dict[str, str]] = {
     "vispruner": "edgeprune.pruning.vispruner:VisPruner",
     "pagerank": "edgeprune.pruning.pagerank:PageRank",
     "prumerge": "edgeprune.pruning.prumerge:PruMerge",
+    "holov": "edgeprune.pruning.holov:HoloV",
     "divprune": "edgeprune.pruning.divprune:DivPrune",
     "todre": "edgeprune.pruning.todre:ToDRE",
     "mmr": "edgeprune.pruning.mmr:Mmr",
@@ -36,6 +37,7 @@ METHODS: Final[dict[str, str]] = {
     "mmtok-vv": "edgeprune.pruning.mmtok_vv:MmtokVv",
     "cdpruner": "edgeprune.pruning.cdpruner:CDPruner",
     "zoo": "edgeprune.pruning.zoo:Zoo",
+    "tome": "edgeprune.pruning.tome:ToMe",
 }
 
 _TRUTH: Final[dict[str, bool]] = {"true": True, "false": False, "1": True, "0": False}

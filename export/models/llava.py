@@ -20,6 +20,7 @@ from edgeprune.export.passes.repeat import Run
 from edgeprune.export.trace import Axis, Interface
 from edgeprune.export.weights import renamer
 from edgeprune.pruning.base import OUTPUT_KINDS, SIGNAL_KINDS, PruningMethod, Signal
+from edgeprune.pruning.in_encoder import InEncoder
 
 TOWERS: Final[dict[str, ModuleType]] = {"clip_vision_model": clip, "dinov2": dinov2}
 
@@ -74,6 +75,8 @@ class Llava(ModelFamily):
         return f"{head}.{self._tower_name(tail)}" if head == "vision_tower" else name
 
     def path(self, method: PruningMethod) -> VisionPath:
+        if isinstance(method, InEncoder):
+            return VisionPath(self.feature_block, {}, self.first_token, prunes_in_blocks=True)
         blocks = {signal: self._signal_block(method, signal) for signal in method.needs}
         return VisionPath(self.feature_block, blocks, self.first_token)
 

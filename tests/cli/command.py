@@ -8,6 +8,8 @@ import subprocess
 import sys
 from typing import Any
 
+from edgeprune.bundle import Bundle
+
 REPO = pathlib.Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-c", "from edgeprune.cli.main import entry; entry()")
 Done = subprocess.CompletedProcess[str]
@@ -49,3 +51,21 @@ def tree(folder: pathlib.Path) -> dict[str, tuple[int, int]]:
     """Every path below a folder with its size and its time of change."""
     found = {str(path.relative_to(folder)): path.lstat() for path in sorted(folder.rglob("*"))}
     return {name: (info.st_size, info.st_mtime_ns) for name, info in found.items()}
+
+
+def killed_during_build(bundle: pathlib.Path, slug: str, *ask: str) -> None:
+    """kill -9 while `build --rebuild` writes a variant that is there: it stays, and the next writer clears the rest."""
+    folder = bundle / "variants" / slug
+    (before,) = folder.iterdir()
+    manifest = (bundle / "manifest.json").read_bytes()
+    with start("build", bundle, *ask, "--rebuild") as building:
+        while not any(path.iterdir() for path in folder.iterdir() if path != before):
+            assert building.poll() is None, building.communicate()
+        building.kill()
+    assert (bundle / "manifest.json").read_bytes() == manifest
+    assert len(list(folder.iterdir())) == 2, "what the killed build had written"
+    Bundle.open(bundle).variant(slug)
+    done = edgeprune("build", bundle, *ask)
+    assert (done.returncode, "there already" in done.stdout) == (0, True), done.stderr
+    done = edgeprune("build", bundle, *ask, "--rebuild")
+    assert (done.returncode, len(list(folder.iterdir()))) == (0, 1), done.stderr

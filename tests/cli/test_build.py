@@ -13,12 +13,12 @@ import onnx
 import onnxruntime
 import pytest
 
-from edgeprune.bundle import MANIFEST, Bundle
+from edgeprune.bundle import MANIFEST, Bundle, scan_files
 from edgeprune.runtime.session import Model
 from edgeprune.tolerances import TOLERANCES
 from edgeprune.variant_writer import VariantWriter
 from tests.cli.bad_images import write_picture
-from tests.cli.command import assert_user_error, edgeprune, tree
+from tests.cli.command import assert_user_error, edgeprune, killed_during_build, tree
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +104,10 @@ def test_a_changed_variant_is_refused(built: pathlib.Path, tmp_path: pathlib.Pat
     file = copy / entry(copy)["graphs"]["decoder"]["file"]
     file.write_bytes(file.read_bytes()[:-1] + b"?")
     wrong = edgeprune("run", copy, "--prompt", "q", "--variant", "cpu-int8")
-    assert_user_error(wrong, "sha256", "build the variant again")
-    assert_user_error(edgeprune("check", copy), "build the variant again")
+    command = f"run `edgeprune build {copy} --target cpu --precision int8 --rebuild`"
+    assert_user_error(wrong, "sha256", command)
+    assert_user_error(edgeprune("check", copy), command)
+    assert_user_error(edgeprune("build", copy, "--target", "cpu", "--precision", "int8"), command)
     assert edgeprune("run", copy, "--prompt", "q", "--max-new-tokens", 1).returncode == 0
 
 
@@ -127,6 +129,40 @@ def test_refusals_change_nothing(tiny_bundle: pathlib.Path, target: str, precisi
     before = tree(tiny_bundle)
     assert_user_error(edgeprune("build", tiny_bundle, "--target", target, "--precision", precision), *parts)
     assert tree(tiny_bundle) == before
+
+
+def test_a_changed_graph_is_named_and_built_again(built: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """Another decoder with its own hash in the manifest: the bundle is whole, the variant was made from another."""
+    copy = shutil.copytree(built, tmp_path / "changed.bundle")
+    model = onnx.load(copy / "onnx" / "decoder.onnx", load_external_data=False)
+    model.doc_string = "changed"
+    onnx.save(model, copy / "onnx" / "decoder.onnx")
+    manifest = json.loads((copy / MANIFEST).read_text())
+    manifest["files"].update(scan_files(copy))
+    (copy / MANIFEST).write_text(json.dumps(manifest))
+    ask = ["run", copy, "--prompt", "q", "--max-new-tokens", 1, "--variant", "cpu-int8"]
+    assert_user_error(edgeprune(*ask), "sha256 of onnx/decoder.onnx was", "--target cpu --precision int8 --rebuild`")
+    done = edgeprune("build", copy, "--target", "cpu", "--precision", "int8")
+    assert (done.returncode, "wrote variant" in done.stdout) == (0, True), "another key: built without being asked"
+    assert edgeprune(*ask).returncode == 0
+
+
+def test_truncated_weights_stop_a_build_before_it_begins(built: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    copy = shutil.copytree(built, tmp_path / "short.bundle")
+    before = (copy / MANIFEST).read_bytes()
+    data = next((copy / "onnx").glob("*.data"))
+    os.truncate(data, data.stat().st_size // 2)
+    done = edgeprune("build", copy, "--target", "cpu", "--precision", "int8", "--rebuild", "--no-verify")
+    assert_user_error(done, f"{data.name} has", "export the bundle again")
+    assert (copy / MANIFEST).read_bytes() == before
+
+
+def test_kill_9_during_a_build_leaves_the_variant_before(built: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    copy = shutil.copytree(built, tmp_path / "killed.bundle")
+    killed_during_build(copy, "cpu-int8", "--target", "cpu", "--precision", "int8")
+    report = json.loads(edgeprune("run", copy, "--prompt", "q", "--max-new-tokens", 1, "--variant", "cpu-int8",
+                                  "--json", "-").stdout)  # fmt: skip
+    assert report["variant"] == "cpu-int8"
 
 
 def test_a_killed_or_failed_build_leaves_the_variant_before(built: pathlib.Path, tmp_path: pathlib.Path) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from edgeprune.bundle import MANIFEST, Bundle
+from edgeprune.bundle import MANIFEST, Bundle, scan_folder
 from edgeprune.engines import engine_plan, engine_variant, shapes, targets, tensorrt
 from edgeprune.errors import UserError
 from edgeprune.manifest import Graph, KvSpec, Manifest, Tensor
-from tests.cli.command import assert_user_error, edgeprune, tree
+from tests.cli.command import assert_user_error, edgeprune, killed_during_build, tree
 from tests.ground.sample import write_bundle
 
 has_rtx = importlib.util.find_spec("tensorrt_rtx") is not None
@@ -204,3 +204,56 @@ def test_equal_engines_are_kept_and_a_failed_build_changes_nothing(built: tuple[
 def test_the_runtime_refuses_engines(built: tuple[pathlib.Path, str]) -> None:
     done = edgeprune("run", built[0], "--prompt", "q", "--variant", "tensorrt-rtx-sm86-fp32")
     assert_user_error(done, "holds engines for tensorrt-rtx:sm86")
+
+
+@needs_rtx
+@pytest.mark.slow
+def test_kill_9_during_a_build_leaves_the_engines_before(
+    built: tuple[pathlib.Path, str], tmp_path: pathlib.Path
+) -> None:
+    copy = shutil.copytree(built[0], tmp_path / "killed.bundle")
+    killed_during_build(copy, "tensorrt-rtx-sm86-fp32", "--target", "tensorrt-rtx:sm86", "--precision", "fp32")
+
+
+@needs_rtx
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["version", "capability", "engine"])
+def test_engines_that_do_not_fit_are_refused(
+    built: tuple[pathlib.Path, str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    copy = shutil.copytree(built[0], tmp_path / "other.bundle")
+    folder, facts = build_json(copy)
+    installed = facts["engines"][0]["fingerprint"]["versions"]["tensorrt_rtx"]
+    words = [f"tensorrt_rtx was 1.0.0 when it was built and is {installed} here"]
+    if part == "version":
+        for engine in facts["engines"]:
+            engine["fingerprint"]["versions"]["tensorrt_rtx"] = "1.0.0"
+        write_and_hash(copy, folder / "build.json", json.dumps(facts).encode())
+    elif part == "capability":  # a machine whose nvidia-smi tells of a GPU that they were not built for
+        words = ["compute capability was 8.6 when it was built and is 12.0 here"]
+        (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'Some GPU, 570.1, 12.0'\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    else:
+        words = ["decoder.engine has sha256"]
+        content = bytearray((folder / "decoder.engine").read_bytes())
+        content[len(content) // 2] ^= 1
+        (folder / "decoder.engine").write_bytes(content)
+    target = "tensorrt-rtx:sm120" if part == "capability" else "tensorrt-rtx:sm86"
+    command = f"run `edgeprune build {copy} --target {target} --precision fp32 --rebuild`"
+    asked = edgeprune("run", copy, "--prompt", "q", "--variant", "tensorrt-rtx-sm86-fp32")
+    assert_user_error(asked, *words, command)
+    if part == "capability":
+        assert edgeprune("check", copy).returncode == 0, "engines for another machine are kept"
+        return
+    done = edgeprune("build", copy, "--target", "tensorrt-rtx:sm86", "--precision", "fp32", "--rebuild")
+    assert done.returncode == 0, done.stderr
+    Bundle.open(copy).variant("tensorrt-rtx-sm86-fp32", to_run=True)
+
+
+def write_and_hash(bundle: pathlib.Path, file: pathlib.Path, content: bytes) -> None:
+    """Replaces a file of the only variant, and what the manifest says of it."""
+    file.write_bytes(content)
+    manifest = json.loads((bundle / MANIFEST).read_text())
+    manifest["variants"][0]["files"].update(scan_folder(bundle, file.parent))
+    (bundle / MANIFEST).write_text(json.dumps(manifest))

@@ -17,7 +17,7 @@ from edgeprune.export.passes.attach import attach
 from edgeprune.export.trace import Axis, Interface, trace
 from edgeprune.pruning.base import PruningMethod, VisualFeatures
 from edgeprune.pruning.registry import parse
-from tests.pruning import oracles, oracles_attention
+from tests.pruning import oracles, oracles_attention, oracles_windows
 
 COUNT, COLUMNS, WIDTH, HEADS, HEAD_WIDTH = 576, 24, 12, 3, 5
 KEEPS = (1, 29, 58, 64, 128, 192, COUNT)
@@ -92,6 +92,10 @@ def merging(rule: Callable[..., tuple[list[int], np.ndarray]], *more: Any) -> Ca
     return lambda signals, tokens, keep: rule(*signals, tokens, keep, *more)
 
 
+def holov(runs: int, weight: float) -> Callable[..., tuple[list[int], None]]:
+    return lambda signals, tokens, keep: (oracles_windows.holov(*signals, tokens, keep, runs, weight), None)
+
+
 def vispruner(ratio: float) -> Callable[..., tuple[list[int], None]]:
     return lambda signals, tokens, keep: (oracles_attention.vispruner(*signals, tokens, keep, ratio), None)
 
@@ -107,6 +111,8 @@ CASES = {
         Case("visionzip:contextual=0.5", merging(oracles_attention.visionzip, 0.5), seeds=3),
         Case("prumerge", merging(oracles_attention.prumerge, 32), seeds=4),
         Case("pagerank", gathered(oracles_attention.pagerank, 5), seeds=1),
+        Case("holov", holov(16, 0.09), seeds=10),
+        Case("holov:runs=7,variance=5.0,importance=received", holov(7, 5.0), seeds=5),
         Case("vispruner", vispruner(0.5), seeds=1),
         Case("vispruner:important_ratio=0.75", vispruner(0.75), (29, 192), seeds=1),
     )
