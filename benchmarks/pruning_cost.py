@@ -36,6 +36,8 @@ from tests.pruning.attention_cases import Stage
 
 REPO = pathlib.Path(__file__).resolve().parent.parent
 N, K, C, D, HEADS, MLP = 576, 58, 1024, 4096, 16, 4096
+#: tokens of a question
+M = 16
 TIMED_BLOCKS, BLOCKS = 2, 23
 #: methods timed with other parameters too: another graph
 MORE = ("todre:objective=k-center",)
@@ -66,6 +68,7 @@ class Timed:
         drawn = {name: np.abs(x) / np.abs(x).sum(-1, keepdims=True) if "attention" in name else x
                  for name, x in drawn.items()}  # fmt: skip
         self.feeds = {name: value.astype(np.float32) for name, value in drawn.items()}
+        self.feeds |= {"text_mask": np.ones_like(self.feeds["text_mask"])} if "text_mask" in self.feeds else {}
         values = [torch.from_numpy(value) for value in self.feeds.values()]
         example = (values[:nested], *values[nested:]) if nested >= 0 else tuple(values)
         model = trace(module, example, Interface(inputs, outputs))
@@ -120,6 +123,8 @@ def stage(method: PruningMethod, width: int) -> Timed:
     inputs = [Axis("s", f"s{i}_{s.kind}", "float32", (1, *SIGNAL_SHAPES[s.kind])) for i, s in enumerate(method.needs)]
     nested = len(inputs)
     inputs += [Axis("tokens", "tokens", "float32", (1, N, width)), Axis("slots", "slots", "float32", ("K",))]
+    if method.text:
+        inputs += [Axis("t", "text_embeds", "float32", (1, M, width)), Axis("m", "text_mask", "float32", (1, M))]
     outputs = (Axis("i", "keep_idx", "int64", (1, "K")), Axis("o", "out", "float32", (1, "K", width)))
     return Timed(Stage(method), tuple(inputs), outputs, nested)
 

@@ -29,14 +29,31 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Keep:
-    """Keep ratios K/N: the default and the bounds of a request."""
+class Auto:
+    """K is the least that holds `mass` of the scores' sum, between two keep ratios."""
 
-    default: float
+    mass: float
     min: float
     max: float
 
     def __post_init__(self) -> None:
+        require(
+            0 < self.mass <= 1 and 0 < self.min <= self.max <= 1, "keep.auto needs 0 < min <= max <= 1, 0 < mass <= 1"
+        )
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Keep ratios K/N: the default and the bounds of a request; `auto`: used where a request names none."""
+
+    default: float
+    min: float
+    max: float
+    auto: Auto | None = None
+
+    def __post_init__(self) -> None:
+        bound = self.auto is None or self.min <= self.auto.min <= self.auto.max <= self.max
+        require(bound, "keep.auto lies outside keep.min to keep.max")
         require(0 < self.min <= self.default <= self.max <= 1, "keep needs 0 < min <= default <= max <= 1")
 
 

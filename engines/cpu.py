@@ -116,7 +116,8 @@ def _graphs(job: Job, precision: dict[str, str]) -> tuple[dict[str, Any], list[P
         else:
             quantised = graph
         if stage == "vision":
-            written["vision"][name] = (quantised,)
+            # a select graph has at most the projector's products; what it picks by must not lose digits
+            written["vision"][name] = (quantised, *canonical.vision[name][1:])
         else:
             written[stage] = quantised
     return to_json(written), rows, made
@@ -135,11 +136,11 @@ def _int8(
 ) -> tuple[Graph, ParityRow, dict[str, Any]]:
     """One graph in int8, with the fewest products in fp32 that meet the tolerance."""
     source = job.bundle.file(graph.file)
-    role = _ROLES[stage]
+    role = "tokens" if graph.stage == "encode" else _ROLES[stage]
     output = next(tensor.name for tensor in graph.outputs if tensor.role == role)
     (wanted,) = quantise.run(source, feeds, [output])
     noise = quantise.noise(source, feeds, job.writer.path)
-    file, tolerance = source.name, TOLERANCES[f"{role}_int8"]
+    file, tolerance = source.name, TOLERANCES[f"{_ROLES[stage]}_int8"]
     for limit in NOISE_LIMITS:
         fp32 = sorted(node for node, value in noise.items() if value > limit)
         model = quantise.quantise(source, fp32)

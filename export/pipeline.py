@@ -6,6 +6,7 @@ Public: `export(recipe, output)` and `plan(recipe)`.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import platform
 import tempfile
 from collections.abc import Callable, Iterator
@@ -163,7 +164,8 @@ def _job(recipe: ExportRecipe, scratch: Path | None) -> Job:
     preprocess = preprocess_manifest(checkpoint.preprocessor)
     family = family_type(checkpoint.model_config, output_px(preprocess))
     counted = {key: (method, _count(method, family, recipe)) for key, method in methods.items()}
-    graphs = GraphSet(family, counted, static_keep=recipe.static_keep, dtype=DTYPES[recipe.dtype])
+    dtype, adaptive = DTYPES[recipe.dtype], recipe.auto is not None
+    graphs = GraphSet(family, counted, static_keep=recipe.static_keep, dtype=dtype, adaptive=adaptive)
     return Job(recipe, checkpoint, family, preprocess, counted, graphs)
 
 
@@ -185,6 +187,10 @@ def _count(method: PruningMethod, family: ModelFamily, recipe: ExportRecipe) -> 
     """K at the default keep ratio; N where the method keeps everything."""
     family.require(method)
     path = family.path(method)
+    if recipe.auto is not None and not method.has_mass and method.where != "nowhere":
+        raise PruningError(
+            f"{method.name} has no scores whose mass could choose K; export it with a number instead of --keep auto"
+        )
     total = family.visual_tokens
     count = total if method.where == "nowhere" else keep_count(total, recipe.keep)
     method.check_k(count, total)
@@ -238,7 +244,7 @@ def _manifest(
         "notes": [*tokens.notes, *_unstable(job.methods)],
         "visual_tokens": family.visual_tokens,
         "grid": list(family.grid),
-        "keep": {"default": recipe.keep, "min": recipe.keep_range[0], "max": recipe.keep_range[1]},
+        "keep": _keep(recipe),
         "methods": {
             "default": job.default,
             "each": {key: _method(key, method, job) for key, (method, _) in job.methods.items()},
@@ -260,6 +266,11 @@ def _manifest(
             **{package: metadata.version(package) for package in _PACKAGES},
         },
     }
+
+
+def _keep(recipe: ExportRecipe) -> dict[str, Any]:
+    bounds = {"default": recipe.keep, "min": recipe.keep_range[0], "max": recipe.keep_range[1]}
+    return bounds if recipe.auto is None else {**bounds, "auto": dataclasses.asdict(recipe.auto)}
 
 
 def _unstable(methods: dict[str, tuple[PruningMethod, int]]) -> list[str]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from edgeprune.export.graphs import VisionGraph, visual_tokens
 from edgeprune.export.trace import Axis, Interface
-from edgeprune.pruning.base import PruningMethod, Signal, VisualFeatures
+from edgeprune.pruning.base import Signal, VisualFeatures
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,12 @@ class Link:
     Attributes:
         signals: those that selection or recycling reads, in the order of `PruningMethod.needs`.
         scores: they go too, made by encode; else select makes them, from the question.
+        scored: the signal that the scores are, unchanged: it goes once, as scores.
     """
 
     signals: tuple[Signal, ...]
     scores: bool
+    scored: Signal | None = None
 
     def roles(self) -> list[str]:
         """Roles of the tensors, in order."""
@@ -84,6 +86,8 @@ class SelectGraph(nn.Module):
         given = dict(zip(self.roles(), inputs, strict=True))
         tokens = given["tokens"]
         signals = {signal: given[f"signal.{i}"] for i, signal in enumerate(self.link.signals)}
+        if self.link.scored is not None:
+            signals[self.link.scored] = given["scores"]
         constants = {name: getattr(self, f"constant_{name}") for name in self.constant_names}
         text = given.get("text_embeds"), given.get("text_mask")
         features = VisualFeatures(tokens, signals, self.grid, constants, tokens, None, *text)
@@ -97,11 +101,13 @@ class SelectGraph(nn.Module):
 
 def link_of(graph: VisionGraph) -> Link:
     """What the select graph of a method reads."""
-    method = graph.method
-    read = _Reads({signal: torch.zeros(shape) for signal, shape in signal_shapes(graph).items()})
-    given_scores = method.has_scores and not method.text
-    _select_once(method, graph, read, given_scores)
-    return Link(tuple(signal for signal in method.needs if signal in read.names), given_scores)
+    method, given_scores = graph.method, graph.method.has_scores and not graph.method.text
+    values = {signal: torch.zeros(shape) for signal, shape in signal_shapes(graph).items()}
+    read = _Reads(values)
+    scores = method.signal(_zero_features(graph, values)) if given_scores else None
+    _select_once(graph, read, scores)
+    scored = next((signal for signal, value in values.items() if value is scores), None)
+    return Link(tuple(s for s in method.needs if s in read.names and s != scored), given_scores, scored)
 
 
 def signal_shapes(graph: VisionGraph) -> dict[Signal, tuple[int, ...]]:
@@ -116,16 +122,22 @@ def signal_shapes(graph: VisionGraph) -> dict[Signal, tuple[int, ...]]:
     return {signal: shapes.get(signal.kind, (1, count)) for signal in graph.path.signal_blocks}
 
 
-def _select_once(method: PruningMethod, graph: VisionGraph, read: _Reads, given_scores: bool) -> None:
-    """Selection and recycling of the fewest tokens that the method serves, on zeros."""
+def _select_once(graph: VisionGraph, signals: Mapping[Signal, Tensor], scores: Tensor | None) -> None:
+    """Selection and recycling of the fewest tokens that the method serves; scores are made where not given."""
+    method, features = graph.method, _zero_features(graph, signals)
+    assert features.tokens is not None
+    scores = method.signal(features) if scores is None else scores
+    keep_idx = method.select(scores, torch.zeros(method.valid_k(features.tokens.shape[1])[0]), features)
+    method.recycle(features.tokens, keep_idx, features)
+
+
+def _zero_features(graph: VisionGraph, signals: Mapping[Signal, Tensor]) -> VisualFeatures:
+    """One picture of zeros, and a question of one token."""
     spec, count = graph.vision_tower.spec, visual_tokens(graph.vision_tower.spec, graph.path)
     constants = {name: getattr(graph, f"constant_{name}") for name in graph.constant_names}
     tokens = torch.zeros(1, count, spec.width)
-    text = (torch.zeros(1, 1, spec.width), torch.ones(1, 1)) if method.text else (None, None)
-    features = VisualFeatures(tokens, read, spec.grid, constants, tokens, None, *text)
-    scores = torch.zeros(1, count) if given_scores else method.signal(features)
-    keep_idx = method.select(scores, torch.zeros(method.valid_k(count)[0]), features)
-    method.recycle(tokens, keep_idx, features)
+    text = (torch.zeros(1, 1, spec.width), torch.ones(1, 1)) if graph.method.text else (None, None)
+    return VisualFeatures(tokens, signals, spec.grid, constants, tokens, None, *text)
 
 
 class _Reads(Mapping[Signal, Tensor]):

@@ -66,7 +66,14 @@ class Frame(ctypes.Structure):
 
 
 class ImageOptions(ctypes.Structure):
-    _fields_ = (("struct_size", c_size_t), ("keep", c_double), ("method", c_char_p))
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("keep", c_double),
+        ("method", c_char_p),
+        ("auto_mass", c_double),
+        ("auto_min", c_double),
+        ("auto_max", c_double),
+    )
 
 
 class KeptTokens(ctypes.Structure):
@@ -84,6 +91,9 @@ class KeptTokens(ctypes.Structure):
         ("reason", c_char_p),
         ("method", c_char_p),
         ("keep", c_double),
+        ("auto_mass", c_double),
+        ("auto_min", c_double),
+        ("auto_max", c_double),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune.keep import AutoKeep
 from edgeprune.runtime import _abi
 from edgeprune.timings import StageTimings
 
@@ -27,7 +28,8 @@ class KeptTokens:
         applied: K < N.
         reason: why not, when `applied` is false; "" otherwise.
         method: the pruning method.
-        keep: the keep ratio that was asked for.
+        keep: the keep ratio that was asked for; K/N where K was chosen from the scores.
+        auto_keep: how it was chosen, None where a ratio was asked for.
     """
 
     image: int
@@ -43,6 +45,7 @@ class KeptTokens:
     reason: str
     method: str
     keep: float
+    auto_keep: AutoKeep | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +92,7 @@ def copy_kept(image: int, raw: _abi.KeptTokens) -> KeptTokens:
         reason=raw.reason.decode(),
         method=raw.method.decode(),
         keep=raw.keep,
+        auto_keep=AutoKeep(raw.auto_mass, raw.auto_min, raw.auto_max) if raw.auto_mass else None,
     )
 
 

@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeprune.cli.arguments import add_no_verify, keep, names, question, value
+from edgeprune.cli.arguments import add_no_verify, keep_or_auto, names, question, value
 from edgeprune.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("bundle", type=Path, metavar="BUNDLE")
     add("--image", required=True, metavar="F", help="a JPEG or PNG file")
     add("--prune", type=value(names), default=[None], metavar="NAME,...", help="pruning methods (the bundle's default)")
-    add("--keep", type=value(keep), metavar="R", help="keep ratio K/N (the bundle's default)")
+    add(
+        "--keep", type=value(keep_or_auto), metavar="R", help="keep ratio K/N, or auto:mass=M,min=R,max=R (the default)"
+    )
     add("--prompt", type=value(question), metavar="Q", help="the question, for methods that read it")
     add("-o", "--output", type=Path, default=Path("overlay.png"), metavar="FILE", help="PNG or JPEG (overlay.png)")
     add_no_verify(parser)

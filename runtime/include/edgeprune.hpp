@@ -185,6 +185,7 @@ struct KeptTokens {
     std::string reason;
     std::string method;
     double keep = 0;
+    double auto_mass = 0, auto_min = 0, auto_max = 0;  // as in ep_kept_tokens
 };
 
 struct Stats : ep_stats {
@@ -336,6 +337,9 @@ inline Result<KeptTokens> Session::kept_tokens(std::int32_t image) const {
     kept.reason = raw.reason;
     kept.method = raw.method;
     kept.keep = raw.keep;
+    kept.auto_mass = raw.auto_mass;
+    kept.auto_min = raw.auto_min;
+    kept.auto_max = raw.auto_max;
     return kept;
 }
 

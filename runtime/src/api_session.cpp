@@ -71,6 +71,10 @@ ScoreRequest score_request(const ep_score_options* given) {
     return request;
 }
 
+KeepRequest keep_request(const ep_image_options& options) {
+    return {options.keep, {options.auto_mass, options.auto_min, options.auto_max}};
+}
+
 void fill_scores(const Scores& scores, ep_scores& out) {
     ep_scores value{};
     value.log_probabilities = scores.log_probabilities.data();
@@ -112,6 +116,11 @@ void fill_kept(const Manifest& manifest, const SessionImage& image, ep_kept_toke
     value.reason = image.reason.c_str();
     value.method = image.method.c_str();
     value.keep = image.keep;
+    if (image.automatic) {
+        value.auto_mass = image.automatic->mass;
+        value.auto_min = image.automatic->min;
+        value.auto_max = image.automatic->max;
+    }
     write_struct(out, value, "ep_kept_tokens");
 }
 
@@ -188,7 +197,8 @@ ep_status ep_session_add_image(ep_session* session, const ep_frame* frame, const
         require(image_id, "image_id");
         const ep_image_options chosen = read_struct(options, "ep_image_options");
         const Session::Use use(session->session);
-        *image_id = session->session.add_image(checked_frame(frame), chosen.keep, text_or_empty(chosen.method));
+        *image_id =
+            session->session.add_image(checked_frame(frame), keep_request(chosen), text_or_empty(chosen.method));
     });
 }
 
@@ -200,7 +210,7 @@ ep_status ep_session_add_image_file(ep_session* session, const char* path, const
         require(image_id, "image_id");
         const ep_image_options chosen = read_struct(options, "ep_image_options");
         const Session::Use use(session->session);
-        *image_id = session->session.add_image_file(path, chosen.keep, text_or_empty(chosen.method));
+        *image_id = session->session.add_image_file(path, keep_request(chosen), text_or_empty(chosen.method));
     });
 }
 

@@ -210,6 +210,13 @@ void parse_keep(const Node& node, Manifest& manifest) {
     if (!(manifest.keep_min <= manifest.keep_default && manifest.keep_default <= manifest.keep_max)) {
         fail("keep.default must lie between keep.min and keep.max");
     }
+    if (!node.has("auto")) return;
+    const Node given = node["auto"];
+    const AutoKeep choice{given["mass"].ratio(), given["min"].ratio(), given["max"].ratio()};
+    if (!(manifest.keep_min <= choice.min && choice.min <= choice.max && choice.max <= manifest.keep_max)) {
+        fail("keep.auto.min and keep.auto.max must lie in this order between keep.min and keep.max");
+    }
+    manifest.keep_auto = choice;
 }
 
 void parse_grid(const Node& root, Manifest& manifest) {

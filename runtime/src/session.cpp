@@ -1,81 +1,17 @@
 #include "session.h"
 
-#include <algorithm>
-#include <cmath>
-#include <cstdio>
-#include <cstdlib>
-
 #include "error.h"
 #include "image_frame.h"
-#include "keep_count.h"
 #include "stages.h"
 
 namespace edgeprune {
 namespace {
 
-std::string number(double value) {
-    char text[32];
-    std::snprintf(text, sizeof text, "%g", value);
-    return text;
-}
-
-struct Choice {
-    double keep;    // the ratio that was asked for
-    int64_t count;  // K
-};
-
-Choice fixed_choice(const Manifest& manifest, const MethodSpec& method, double keep) {
-    const int64_t count = *method.static_keep;
-    if (keep == 0) return {static_cast<double>(count) / static_cast<double>(manifest.visual_tokens), count};
-    if (keep_count(manifest.visual_tokens, keep) == count) return {keep, count};
-    throw Error(EP_ERROR_INVALID_ARGUMENT, "method \"" + method.name + "\" of this bundle keeps exactly " +
-                                               std::to_string(count) + " of " + std::to_string(manifest.visual_tokens) +
-                                               " tokens; keep " + number(keep) + " asks for " +
-                                               std::to_string(keep_count(manifest.visual_tokens, keep)));
-}
-
-// The count that the method serves nearest to the one asked for; the smaller of two.
-int64_t nearest_count(const MethodSpec& method, int64_t count) {
-    if (method.keep_counts.empty()) return count;
-    int64_t best = method.keep_counts.front().first;
-    for (const CountRun& run : method.keep_counts) {
-        const int64_t inside = std::clamp(count, run.first, run.last);
-        const int64_t below = run.first + (inside - run.first) / run.step * run.step;
-        for (const int64_t candidate : {below, std::min(below + run.step, run.last)}) {
-            if (std::llabs(candidate - count) < std::llabs(best - count)) best = candidate;
-        }
-    }
-    return best;
-}
-
-Choice served(const Manifest& manifest, const MethodSpec& method, const Choice& choice) {
-    const int64_t nearest = nearest_count(method, choice.count);
-    if (nearest == choice.count) return choice;
-    throw Error(EP_ERROR_INVALID_ARGUMENT,
-                "method \"" + method.name + "\" cannot keep " + std::to_string(choice.count) + " of " +
-                    std::to_string(manifest.visual_tokens) + " tokens; the nearest count it can is " +
-                    std::to_string(nearest) + " (keep " +
-                    number(static_cast<double>(nearest) / static_cast<double>(manifest.visual_tokens)) + ")");
-}
-
-Choice choose_count(const Manifest& manifest, const MethodSpec& method, double keep) {
-    if (!(keep >= 0 && keep <= 1)) {
-        throw Error(EP_ERROR_INVALID_ARGUMENT, "keep is " + number(keep) + ", but must be above 0 and at most 1");
-    }
-    if (method.static_keep) return fixed_choice(manifest, method, keep);
-    if (keep == 0) keep = manifest.keep_default;
-    if (keep < manifest.keep_min || keep > manifest.keep_max) {
-        throw Error(EP_ERROR_INVALID_ARGUMENT, "keep is " + number(keep) + ", but this bundle serves " +
-                                                   number(manifest.keep_min) + " to " + number(manifest.keep_max));
-    }
-    return served(manifest, method, {keep, keep_count(manifest.visual_tokens, keep)});
-}
-
 // Why nothing was pruned; empty when K < N.
-std::string unpruned_reason(const Manifest& manifest, const MethodSpec& method, const Choice& choice) {
+std::string unpruned_reason(const Manifest& manifest, const MethodSpec& method, const KeepChoice& choice) {
     if (choice.count < manifest.visual_tokens) return "";
     if (method.where == "nowhere") return "method " + method.name + " keeps every token";
-    return "keep " + number(choice.keep) + " keeps every token";
+    return "keep " + ratio_text(choice.keep) + " keeps every token";
 }
 
 }  // namespace
@@ -114,10 +50,10 @@ void Session::truncate(int64_t kv_tokens) {
     cache_.truncate(kv_tokens);
 }
 
-int32_t Session::add_image(const FrameView& picture, double keep, const std::string& method_name) {
+int32_t Session::add_image(const FrameView& picture, const KeepRequest& keep, const std::string& method_name) {
     const Manifest& manifest = model_->manifest();
     const MethodSpec& method = model_->method(method_name.empty() ? manifest.default_method : method_name);
-    const Choice choice = choose_count(manifest, method, keep);
+    KeepChoice choice = choose_keep(manifest, method, keep);
     const bool two_graphs = model_->vision(method.name).select != nullptr;  // loading is no part of vision_ms
 
     Clock::time_point start = Clock::now();
@@ -135,9 +71,17 @@ int32_t Session::add_image(const FrameView& picture, double keep, const std::str
         image.seen = encode_image(*model_, method.name, choice.count, tensor, runs);
     }
     const double vision_ms = elapsed_ms(start);
+    start = Clock::now();
+    if (image.encoded && !method.text) {
+        if (choice.automatic) choice = choose_by_scores(manifest, method, *choice.automatic, image.encoded->scores);
+        image.seen = select_tokens(*model_, method.name, choice.count, *image.encoded, {}, runs);
+        image.encoded.reset();
+        image_timings_.select_ms += elapsed_ms(start);
+    }
 
     image.method = method.name;
     image.keep = choice.keep;
+    image.automatic = choice.automatic;
     image.width_px = picture.width;
     image.height_px = picture.height;
     image.count = choice.count;
@@ -150,7 +94,7 @@ int32_t Session::add_image(const FrameView& picture, double keep, const std::str
     return next_image_++;
 }
 
-int32_t Session::add_image_file(const std::string& path, double keep, const std::string& method) {
+int32_t Session::add_image_file(const std::string& path, const KeepRequest& keep, const std::string& method) {
     const Clock::time_point start = Clock::now();
     const Rgb picture = decode_image_file(path);
     const double decode_ms = elapsed_ms(start);

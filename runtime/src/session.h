@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "abort.h"
+#include "keep_choice.h"
 #include "kv_cache.h"
 #include "model.h"
 #include "prompt.h"
@@ -30,7 +31,8 @@ struct Timings {
 
 struct SessionImage {
     std::string method;
-    double keep = 0;  // the ratio asked for
+    double keep = 0;  // the ratio asked for, or K / N where K was chosen from the scores
+    std::optional<AutoKeep> automatic;
     int32_t width_px = 0, height_px = 0;
     int64_t count = 0;   // K
     VisionResult seen;   // of the last question, where the method reads it
@@ -99,9 +101,9 @@ public:
     // The caller of everything below holds a Use, except for abort().
     void reset();
     void truncate(int64_t kv_tokens);
-    // keep: 0 for the default. method: "" for the default. Returns the image's id.
-    int32_t add_image(const FrameView& picture, double keep, const std::string& method);
-    int32_t add_image_file(const std::string& path, double keep, const std::string& method);
+    // method: "" for the default. Returns the image's id.
+    int32_t add_image(const FrameView& picture, const KeepRequest& keep, const std::string& method);
+    int32_t add_image_file(const std::string& path, const KeepRequest& keep, const std::string& method);
     void remove_image(int32_t image);
     const SessionImage& image(int32_t image) const;
     // The same, with tokens kept. Throws Error when its method reads the question and there was none yet.
