@@ -34,6 +34,8 @@ class ExportRecipe:
         random_weights: build the architecture from its config without weights.
         overrides: (dotted config key, value as text) pairs, for example ("text.num_hidden_layers", "2").
         dtype: weights and activations, "fp32" or "fp16"; scores stay fp32.
+        letterbox: pad pictures to a square with the mean colour, instead of cropping them; the graphs are told which
+            patches are padding and keep them last.
 
     Raises:
         UserError: a field is out of its range.
@@ -49,6 +51,7 @@ class ExportRecipe:
     random_weights: bool = False
     overrides: tuple[tuple[str, str], ...] = ()
     dtype: str = "fp32"
+    letterbox: bool = False
 
     def __post_init__(self) -> None:
         _check_text(self)
@@ -56,6 +59,10 @@ class ExportRecipe:
         _check_keep(self.keep, self.keep_range)
         _check_auto(self)
         _check_overrides(self.overrides)
+        if self.letterbox and self.static_keep:
+            raise UserError(
+                "letterbox lowers K where a picture has few patches, which static-keep bakes in; leave out one."
+            )
         if self.dtype not in DTYPES:
             raise UserError(f"dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}.")
 

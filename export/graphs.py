@@ -113,21 +113,27 @@ class VisionGraph(nn.Module):
             self.register_buffer("static_slots", torch.zeros(static_keep), persistent=False)
 
     def forward(self, pixel_values: Tensor, keep_slots: Tensor | None = None) -> tuple[Tensor, ...]:
+        return self.answer(pixel_values, keep_slots, None)
+
+    def answer(self, pixels: Tensor, keep_slots: Tensor | None, pad_mask: Tensor | None) -> tuple[Tensor, ...]:
+        """`pad_mask` (B,N) bool, or None; -> the outputs."""
         slots = cast(Tensor, self.static_slots) if keep_slots is None else keep_slots
-        tokens, keep_idx, scores = self.encode(pixel_values, slots)
+        tokens, keep_idx, scores = self.encode(pixels, slots, pad_mask)
         embeds = tokens if self.projects_all() else self.multi_modal_projector(tokens)
         return (embeds, keep_idx) if scores is None else (embeds, keep_idx, scores)
 
-    def encode(self, pixels: Tensor, slots: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def encode(
+        self, pixels: Tensor, slots: Tensor, pad_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """-> kept tokens (B,K,C), projected ones (B,K,D) if `projects_all`, keep_idx (B,K), scores (B,N) or None."""
         if isinstance(self.method, InEncoder):
             return (*self.thin_through(self.method, pixels), None)
         tokens, signals, waiting = self.see(pixels)
         if waiting is not None:
-            keep_idx, scores = self.choose(self.features(signals, None, pixels), slots)
+            keep_idx, scores = self.choose(self.features(signals, None, pixels, pad_mask), slots)
             return self.kept_rows(*waiting, keep_idx), keep_idx, scores
         assert tokens is not None
-        features = self.features(signals, tokens, pixels)
+        features = self.features(signals, tokens, pixels, pad_mask)
         keep_idx, scores = self.choose(features, slots)
         return self.method.recycle(tokens, keep_idx, features), keep_idx, scores
 
@@ -195,10 +201,12 @@ class VisionGraph(nn.Module):
         directions = getattr(self, f"directions_{signal.directions}_{signal.seed}")
         return self.multi_modal_projector.sensitivity(x[:, first:], directions)
 
-    def features(self, signals: dict[Signal, Tensor], tokens: Tensor | None, pixels: Tensor) -> VisualFeatures:
+    def features(
+        self, signals: dict[Signal, Tensor], tokens: Tensor | None, pixels: Tensor, pad_mask: Tensor | None
+    ) -> VisualFeatures:
         """What the method is given."""
         constants = {name: getattr(self, f"constant_{name}") for name in self.constant_names}
-        return VisualFeatures(tokens, signals, self.vision_tower.spec.grid, constants, batch=pixels)
+        return VisualFeatures(tokens, signals, self.vision_tower.spec.grid, constants, batch=pixels, pad_mask=pad_mask)
 
     def choose(self, features: VisualFeatures, slots: Tensor) -> tuple[Tensor, Tensor | None]:
         """-> keep_idx (B,K), scores (B,N) or None."""
@@ -218,6 +226,15 @@ class VisionGraph(nn.Module):
 def is_sensitivity(signal: Signal) -> bool:
     """The signal comes from the projector, not from a block."""
     return signal.kind == "projector_sensitivity"
+
+
+class LetterboxedVisionGraph(VisionGraph):
+    """The same with pad_mask (B,N) float32, 1 where a patch is padding, as the second input."""
+
+    def forward(  # type: ignore[override]
+        self, pixel_values: Tensor, pad_mask: Tensor, keep_slots: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        return self.answer(pixel_values, keep_slots, pad_mask > 0.5)
 
 
 def visual_tokens(spec: VitSpec, path: VisionPath) -> int:

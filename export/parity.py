@@ -42,11 +42,12 @@ def check(
     """
     suffix = "" if dtype == "fp32" else f"_{dtype}"
     rows: list[Row] = []
-    for key, (method, count) in methods.items():
+    for key, (method, _) in methods.items():
         expected, last = golden.vision[key], files[key][-1]
         # torch's values first: a greedy graph that meets NaN may fail in a node that says nothing about it
         require_finite(key, last, _known(scores=expected.scores, visual_embeds=expected.visual_embeds))
-        made = run_vision([folder / name for name in files[key]], vision_feeds(golden, reference, method, count))
+        feeds = vision_feeds(golden, reference, method, len(expected.keep_idx))
+        made = run_vision([folder / name for name in files[key]], feeds)
         require_finite(key, last, _known(scores=made.get("scores"), visual_embeds=made["visual_embeds"]))
         rows += _vision(made, f"vision/{key}", expected, method, suffix)
     rows.append(_embedding(folder / "embedding.onnx", golden, reference, suffix))
@@ -109,7 +110,9 @@ def relative(found: np.ndarray, expected: np.ndarray) -> float:
 
 def vision_feeds(golden: Golden, reference: Reference, method: PruningMethod, count: int) -> dict[str, np.ndarray]:
     """Role -> input of the vision graphs, for the golden picture and question."""
-    feeds = {"pixel_values": golden.pixel_values, "keep_slots": np.zeros(count, np.float32)}
+    feeds = {"pixel_values": golden.seen.values, "keep_slots": np.zeros(count, np.float32)}
+    if golden.seen.padding is not None:
+        feeds["pad_mask"] = golden.seen.padding[None]
     if method.text:
         embeds = reference.embed(golden.outputs["question_ids"].tolist())[None]
         feeds |= {"text_embeds": embeds, "text_mask": np.ones(embeds.shape[:2], np.float32)}

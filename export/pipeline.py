@@ -23,7 +23,14 @@ from edgeprune.export import parity
 from edgeprune.export.checkpoint import Checkpoint, resolve
 from edgeprune.export.models.base import ModelFamily
 from edgeprune.export.models.registry import family_class
-from edgeprune.export.preprocess import normalise, output_px, preprocess_manifest, reference_pixels
+from edgeprune.export.preprocess import (
+    letterboxed,
+    normalise,
+    output_px,
+    padding_mask,
+    preprocess_manifest,
+    reference_pixels,
+)
 from edgeprune.export.reference import Reference, reference_bytes
 from edgeprune.export.tokens import Tokens, read_tokens, write_tokenizer
 from edgeprune.export.trace import OPSET
@@ -69,12 +76,15 @@ class Job:
     """A recipe with everything it names looked up.
 
     Attributes:
+        processor: preprocessor_config.json, letter-boxing where the recipe does.
+        preprocess: what the manifest says of it.
         methods: key (its name in the bundle) -> method and K at the default keep ratio.
     """
 
     recipe: ExportRecipe
     checkpoint: Checkpoint
     family: ModelFamily
+    processor: dict[str, Any]
     preprocess: dict[str, Any]
     methods: dict[str, tuple[PruningMethod, int]]
     graphs: GraphSet
@@ -161,12 +171,15 @@ def _job(recipe: ExportRecipe, scratch: Path | None) -> Job:
     methods = _parsed(recipe)
     checkpoint = resolve(recipe, scratch)
     family_type = family_class(str(checkpoint.config.get("model_type")))
-    preprocess = preprocess_manifest(checkpoint.preprocessor)
-    family = family_type(checkpoint.model_config, output_px(preprocess))
+    processor = letterboxed(checkpoint.preprocessor) if recipe.letterbox else checkpoint.preprocessor
+    preprocess = preprocess_manifest(processor)
+    family = family_type(checkpoint.model_config, output_px(preprocess), letterbox=recipe.letterbox)
+    if recipe.letterbox:
+        preprocess["pad_mask"] = {"patch_px": family.patch_px}
     counted = {key: (method, _count(method, family, recipe)) for key, method in methods.items()}
     dtype, adaptive = DTYPES[recipe.dtype], recipe.auto is not None
     graphs = GraphSet(family, counted, static_keep=recipe.static_keep, dtype=dtype, adaptive=adaptive)
-    return Job(recipe, checkpoint, family, preprocess, counted, graphs)
+    return Job(recipe, checkpoint, family, processor, preprocess, counted, graphs)
 
 
 def _parsed(recipe: ExportRecipe) -> dict[str, PruningMethod]:
@@ -218,9 +231,13 @@ def _write(job: Job, folder: Path, name: str, report: Progress) -> dict[str, Any
 def _check(job: Job, folder: Path, tokens: Tokens, source: WeightSource) -> list[parity.Row]:
     """Golden tensors and parity rows."""
     reference = Reference(job.checkpoint, job.family, source)
-    pixels = reference_pixels(job.checkpoint.preprocessor, golden_files.picture())
-    values = normalise(pixels, job.preprocess)
-    made = golden_files.make(reference, job.methods, tokens, job.recipe.keep, pixels, values)
+    image = golden_files.picture(wide=job.recipe.letterbox)
+    pixels = reference_pixels(job.processor, image)
+    padding = (
+        padding_mask(job.preprocess, image.shape[0], image.shape[1], job.family.grid) if job.recipe.letterbox else None
+    )
+    seen = golden_files.Seen(image, pixels, normalise(pixels, job.preprocess), padding)
+    made = golden_files.make(reference, job.methods, tokens, job.recipe.keep, seen)
     made.write(folder / "golden")
     files = {key: job.graphs.vision_files(key) for key in job.methods}
     return parity.check(folder / "onnx", made, reference, job.methods, files, job.default, job.recipe.dtype)

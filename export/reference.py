@@ -61,9 +61,15 @@ class Reference:
 
     @torch.inference_mode()
     def vision(
-        self, pixels: np.ndarray, method: PruningMethod, keep: int, question: list[int] | None = None
+        self,
+        pixels: np.ndarray,
+        method: PruningMethod,
+        keep: int,
+        padding: np.ndarray | None = None,
+        question: list[int] | None = None,
     ) -> VisionReference:
-        """`pixels` (1,3,S,S) float32; `question`: ids of its text, for methods that read it."""
+        """`pixels` (1,3,S,S) float32; `padding` (N,) float32, 1 where a patch is padding; `question`: ids of its text,
+        for methods that read it."""
         if isinstance(method, InEncoder):
             return self._thinned(pixels, method, keep)
         path = self.family.path(method)
@@ -83,9 +89,9 @@ class Reference:
         constants = method.constants(tokens.shape[1])
         projected = projector(tokens)
         read = projected if method.where == "after_projector" else tokens
-        features = VisualFeatures(
-            read, signals, self.family.grid, constants, tokens, None, *self._text(method, question)
-        )
+        pad_mask = None if padding is None else torch.from_numpy(padding)[None] > 0.5
+        text = self._text(method, question)
+        features = VisualFeatures(read, signals, self.family.grid, constants, tokens, pad_mask, *text)
         scores = method.signal(features)
         keep_idx = method.select(scores, torch.zeros(keep), features)
         seen = None if scores is None else scores[0].float().numpy().copy()

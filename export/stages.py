@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from edgeprune.export.graphs import VisionGraph, visual_tokens
+from edgeprune.export.graphs import LetterboxedVisionGraph, VisionGraph, visual_tokens
 from edgeprune.export.trace import Axis, Interface
 from edgeprune.pruning.base import Signal, VisualFeatures
 
@@ -55,19 +55,21 @@ class EncodeGraph(VisionGraph):
         assert tokens is not None
         passed = [tokens, *(signals[signal] for signal in self.link.signals)]
         if self.link.scores:
-            scores = self.method.signal(self.features(signals, tokens, pixel_values))
+            scores = self.method.signal(self.features(signals, tokens, pixel_values, None))
             assert scores is not None
             passed.append(scores)
         return tuple(passed)
 
 
 class SelectGraph(nn.Module):
-    """[what the link passes, keep_slots (K,), text_embeds (B,M,D) float32, text_mask (B,M) float32]
-    -> visual_embeds (B,K,D), keep_idx (B,K) int64 [, scores (B,N) float32 unless encode gave them]."""
+    """[what the link passes, pad_mask (B,N) float32 where pictures are letter-boxed, keep_slots (K,), text_embeds
+    (B,M,D) float32, text_mask (B,M) float32] -> visual_embeds (B,K,D), keep_idx (B,K) int64 [, scores (B,N) float32
+    unless encode gave them]."""
 
     def __init__(self, whole: VisionGraph) -> None:
         super().__init__()
         self.method, self.link, self.static_keep = whole.method, link_of(whole), whole.static_keep
+        self.padded = isinstance(whole, LetterboxedVisionGraph)
         self.grid = whole.vision_tower.spec.grid
         if not whole.projects_all():
             self.multi_modal_projector = whole.multi_modal_projector
@@ -80,7 +82,8 @@ class SelectGraph(nn.Module):
     def roles(self) -> list[str]:
         """Roles of the inputs, in order."""
         slots = ["keep_slots"] if self.static_keep is None else []
-        return [*self.link.roles(), *slots, *(["text_embeds", "text_mask"] if self.method.text else [])]
+        padding = ["pad_mask"] if self.padded else []
+        return [*self.link.roles(), *padding, *slots, *(["text_embeds", "text_mask"] if self.method.text else [])]
 
     def forward(self, inputs: list[Tensor]) -> tuple[Tensor, ...]:
         given = dict(zip(self.roles(), inputs, strict=True))
@@ -90,7 +93,8 @@ class SelectGraph(nn.Module):
             signals[self.link.scored] = given["scores"]
         constants = {name: getattr(self, f"constant_{name}") for name in self.constant_names}
         text = given.get("text_embeds"), given.get("text_mask")
-        features = VisualFeatures(tokens, signals, self.grid, constants, tokens, None, *text)
+        pad_mask = given["pad_mask"] > 0.5 if self.padded else None
+        features = VisualFeatures(tokens, signals, self.grid, constants, tokens, pad_mask, *text)
         scores = given["scores"] if self.link.scores else self.method.signal(features)
         slots = given["keep_slots"] if self.static_keep is None else cast(Tensor, self.static_slots)
         keep_idx = self.method.select(scores, slots, features)
@@ -173,7 +177,7 @@ def interfaces(graph: VisionGraph, whole: Interface, dtype: str) -> tuple[Interf
         Axis("text_embeds", "text_embeds", "float32", ("B", "M", width)),
         Axis("text_mask", "text_mask", "float32", ("B", "M")),
     ]
-    select_inputs = [*inputs, *(axis for axis in whole.inputs if axis.role == "keep_slots")]
+    select_inputs = [*inputs, *(axis for axis in whole.inputs if axis.role in ("pad_mask", "keep_slots"))]
     select_inputs += text if graph.method.text else []
     outputs = tuple(axis for axis in whole.outputs if not (link.scores and axis.role == "scores"))
     encode = Interface((by_role["pixel_values"],), tuple(inputs), whole.runs)

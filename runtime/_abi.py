@@ -91,6 +91,7 @@ class KeptTokens(ctypes.Structure):
         ("reason", c_char_p),
         ("method", c_char_p),
         ("keep", c_double),
+        ("pad_mask", POINTER(c_float)),
         ("auto_mass", c_double),
         ("auto_min", c_double),
         ("auto_max", c_double),

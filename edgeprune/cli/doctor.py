@@ -14,7 +14,7 @@ from typing import Any
 from edgeprune import __version__, machine, requirements
 from edgeprune.cli.arguments import add_json
 from edgeprune.cli.output import table, write_json
-from edgeprune.errors import UserError
+from edgeprune.errors import DependencyError, UserError
 
 PACKAGES = (
     "numpy", "torch", "transformers", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "safetensors", "pillow",
@@ -52,9 +52,18 @@ def examine() -> dict[str, Any]:
         "machine": machine.facts(),
         "libraries": libraries,
         "packages": {name: requirements.installed_version(name) for name in PACKAGES},
-        "extras": [_extra(name, needed) for name, needed in requirements.extras().items()],
+        **_extras(),
         "can_run": can_run,
     }
+
+
+def _extras() -> dict[str, Any]:
+    """ "extras", and why there are none in "extras_problem", "" otherwise."""
+    try:
+        needed = requirements.extras()
+    except DependencyError as error:
+        return {"extras": [], "extras_problem": str(error)}
+    return {"extras": [_extra(name, items) for name, items in needed.items()], "extras_problem": ""}
 
 
 def _extra(name: str, needed: list[requirements.Requirement]) -> dict[str, Any]:
@@ -128,7 +137,8 @@ def _text(report: dict[str, Any]) -> str:
     extras = [("extra", "state", "remedy")]
     extras += [(entry["name"], _state(entry), _remedy(entry)) for entry in report["extras"]]
     remedies = [f"{name}: {entry['remedy']}" for name, entry in report["libraries"].items() if entry["remedy"]]
-    parts = ["\n".join(head), table(rows), "packages: " + ", ".join(packages), table(extras), *remedies]
+    known = table(extras) if report["extras"] else f"extras: {report['extras_problem']}"
+    parts = ["\n".join(head), table(rows), "packages: " + ", ".join(packages), known, *remedies]
     return "\n\n".join(parts)
 
 

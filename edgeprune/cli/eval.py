@@ -27,12 +27,23 @@ INTERRUPTED = 130
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("bundle", type=Path, metavar="BUNDLE")
-    add("data", type=Path, metavar="DATA", help="a JSONL file: question, answer or answers, image, ... per line")
+    add(
+        "data",
+        type=Path,
+        metavar="DATA",
+        help="JSONL: question, answer or answers, image, ... per line; or a directory",
+    )
+    add("--format", metavar="NAME", help="DATA is the directory of a benchmark: pope, textvqa, gqa, mme, scienceqa")
+    add("--split", metavar="NAME", help="with --format: one of its splits (the usual one)")
     add("--keep", type=value(keeps), metavar="R,...", help="keep ratios K/N (the bundle's default)")
     add("--methods", "--prune", "--method", type=value(names), dest="methods", metavar="NAME,...",
         help="pruning methods (the bundle's default); several: all seeds of `random` are added")  # fmt: skip
     add("--text-only", action="store_true", help="also ask every question without its picture")
-    add("--metric", metavar="NAME", help="for items that name none: exact, vqa, yes_no, pope, choice, likelihood")
+    add(
+        "--metric",
+        metavar="NAME",
+        help="for items that name none, and for all of a --format: exact, vqa, yes_no, pope, choice, likelihood",
+    )
     add(
         "--by",
         type=value(names),
@@ -71,12 +82,19 @@ def read_data(args: argparse.Namespace) -> Dataset:
     """The items that the command line asks for."""
     import dataclasses
 
-    from edgeprune.measure.dataset import read_jsonl
+    from edgeprune.measure import formats
+    from edgeprune.measure.dataset import read_jsonl, with_metric
     from edgeprune.measure.metrics import METRICS
 
     if args.metric is not None and args.metric not in METRICS:
         raise UserError(f"the metric {args.metric!r} is unknown; known: {', '.join(METRICS)}.")
-    found = read_jsonl(args.data, args.metric)
+    if args.format is not None:
+        found = formats.read(args.format, args.data, args.split)
+        found = with_metric(found, args.metric) if args.metric else found
+    elif args.split is not None:
+        raise UserError("--split names a part of a benchmark: give --format, too.")
+    else:
+        found = read_jsonl(args.data, args.metric)
     suffix = found.suffix if args.suffix is None else args.suffix
     return dataclasses.replace(found, items=found.items[: args.limit], suffix=suffix)
 

@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--prune", action="append", metavar="SPEC", help="NAME[:param=value,...]; repeat for several; first: default")
     add("--random-weights", action="store_true", help="the architecture without its weights, for latency work")
     add("--set", action="append", default=[], type=value(setting), metavar="KEY=VALUE", help="override a config value")
+    add("--letterbox", action="store_true", help="pad pictures to a square instead of cropping; padding is kept last")
     add("--dtype", choices=DTYPES, default="fp32", help="of weights and activations (fp32)")
     add("-o", "--output", type=Path, metavar="DIR", help="the bundle (NAME-keepR.bundle in the current directory)")
     add("--force", action="store_true", help="replace an existing bundle")
@@ -83,6 +84,7 @@ def recipe_from(args: argparse.Namespace) -> ExportRecipe:
         random_weights=args.random_weights,
         overrides=tuple(args.set),
         dtype=args.dtype,
+        letterbox=args.letterbox,
     )
 
 

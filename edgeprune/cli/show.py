@@ -1,6 +1,7 @@
 """Draw the kept patches over a picture: dropped ones dimmed, kept ones clear.
 
-Several methods, `--prune a,b`, are drawn side by side. Methods that read the question need `--prompt`. Needs Pillow.
+Several methods, `--prune a,b`, are drawn side by side, with `--scores` above heat maps of their scores. Methods that
+read the question need `--prompt`. Needs Pillow.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--keep", type=value(keep_or_auto), metavar="R", help="keep ratio K/N, or auto:mass=M,min=R,max=R (the default)"
     )
     add("--prompt", type=value(question), metavar="Q", help="the question, for methods that read it")
+    add("--scores", action="store_true", help="draw the scores of every patch, too, as a heat map below")
     add("-o", "--output", type=Path, default=Path("overlay.png"), metavar="FILE", help="PNG or JPEG (overlay.png)")
     add_no_verify(parser)
 
@@ -38,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
     with Model.open(args.bundle, verify="sizes" if args.no_verify else "full") as model:
         kept = [_kept(model, args, method) for method in args.prune]
-        drawn = draw_overlay(args.image, kept, model.bundle.manifest.preprocess)
+        drawn = draw_overlay(args.image, kept, model.bundle.manifest.preprocess, scores=args.scores)
     try:
         drawn.save(args.output)
     except OSError as error:

@@ -7,6 +7,7 @@ A line holds `question`, `answer` or `answers`, and, as far as they apply, `id` 
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -53,11 +54,13 @@ class Dataset:
     Attributes:
         name: of the file or format, for reports.
         suffix: what is put on a new line behind every question that is answered freely.
+        totals: a benchmark's own sums from the scores by field; None: it has none.
     """
 
     name: str
     items: tuple[Item, ...]
     suffix: str = ""
+    totals: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
 
     def __post_init__(self) -> None:
         if not self.items:
@@ -88,6 +91,16 @@ class Dataset:
             asked = [item.id, shown, item.question, item.answers, item.choices, item.metric]
             digest.update(json.dumps([*asked, sorted(item.fields.items())]).encode())
         return digest.hexdigest()
+
+
+def with_metric(dataset: Dataset, metric: str) -> Dataset:
+    """The same items under another metric; UserError where it does not fit one of them."""
+    items = [
+        make_item(item.where, item.id, item.question, item.answers, image=item.image, choices=item.choices,
+                  metric=metric, fields=item.fields)
+        for item in dataset.items
+    ]  # fmt: skip
+    return dataclasses.replace(dataset, items=tuple(items))
 
 
 def read_jsonl(path: Path, metric: str | None = None) -> Dataset:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.measure import statistics
-from edgeprune.measure.eval_scores import breakdown, summary
+from edgeprune.measure.eval_scores import Rows, breakdown, summary
 from edgeprune.measure.evaluate import Evaluated
 from edgeprune.measure.grid import RANDOM, Case
 
@@ -26,10 +26,7 @@ def report(result: Evaluated, fields: Sequence[str]) -> dict[str, Any]:
     return {
         "partial": result.partial,
         "answered": len(common),
-        "cases": [
-            {**_case(result, case), **summary(rows[case]), "by": breakdown(rows[case], fields)}
-            for case in result.cases
-        ],
+        "cases": [_scored(result, case, rows[case], fields) for case in result.cases],
         "random": _random(result.cases, rows, fields),
         "tests": _tests(result.cases, scores) if common else [],
         "results": [
@@ -39,6 +36,13 @@ def report(result: Evaluated, fields: Sequence[str]) -> dict[str, Any]:
                                  if item.id in answered[case])
         ],
     }  # fmt: skip
+
+
+def _scored(result: Evaluated, case: Case, rows: Rows, fields: Sequence[str]) -> dict[str, Any]:
+    by = breakdown(rows, fields)
+    totals = result.dataset.totals
+    own = {"totals": totals(breakdown(rows, ("category",)))} if totals and rows else {}
+    return {**_case(result, case), **summary(rows), **own, "by": by}
 
 
 def _case(result: Evaluated, case: Case) -> dict[str, Any]:

@@ -142,6 +142,12 @@ class PruningMethod:
         return False
 
     @property
+    def honours_padding(self) -> bool:
+        """With a padding mask, tokens in padding are kept only after all others, and merge into none; where this is
+        False, `export --letterbox` refuses the method."""
+        return True
+
+    @property
     def parameters(self) -> dict[str, Any]:
         """Parameter name -> value."""
         return dataclasses.asdict(self)

@@ -54,7 +54,13 @@ class Mmr(PruningMethod):
         """(B,K) int64 in raster order."""
         assert scores is not None
         assert features.tokens is not None
-        least, most = scores.amin(1, keepdim=True), scores.amax(1, keepdim=True)
+        pad = features.pad_mask
+        seen = (
+            (scores, scores)
+            if pad is None
+            else (scores.masked_fill(pad, torch.inf), scores.masked_fill(pad, -torch.inf))
+        )
+        least, most = seen[0].amin(1, keepdim=True), seen[1].amax(1, keepdim=True)
         scaled = (scores - least) / (most - least + 1e-6)
         gain, cost = self.balance * scaled, 1.0 - self.balance
         nothing = torch.full_like(scores, -2.0)  # below every cosine
@@ -63,4 +69,4 @@ class Mmr(PruningMethod):
         def score(nearest: Tensor) -> Tensor:
             return gain - cost * nearest
 
-        return greedy(scaled, nothing, near, score, torch.maximum, keep_slots, iota, features.pad_mask)
+        return greedy(scaled, nothing, near, score, torch.maximum, keep_slots, iota, pad)

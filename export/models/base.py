@@ -21,6 +21,7 @@ class ModelFamily(ABC):
     Attributes:
         config: the transformers config object.
         grid: (rows, columns) of visual tokens.
+        letterbox: pictures are padded to a square, and graphs that choose tokens read which ones are padding.
     """
 
     model_type: ClassVar[str]
@@ -32,10 +33,16 @@ class ModelFamily(ABC):
     template: ClassVar[tuple[str, str, str]]
     config: Any
     grid: tuple[int, int]
+    letterbox: bool
 
     @abstractmethod
-    def __init__(self, config: Any, image_px: int) -> None:
+    def __init__(self, config: Any, image_px: int, *, letterbox: bool = False) -> None:
         """`config`: the transformers config; `image_px`: side of the picture that preprocessing delivers."""
+
+    @property
+    @abstractmethod
+    def patch_px(self) -> int:
+        """Edge of the patch that a visual token stands for."""
 
     @property
     def visual_tokens(self) -> int:
@@ -76,6 +83,8 @@ class ModelFamily(ABC):
         Raises:
             PruningError: names the nearest method that fits, and all that do.
         """
+        if self.letterbox and not method.honours_padding:
+            raise PruningError(f"{method.spec} cannot keep padding last; leave out --letterbox or take another method")
         missing = self.missing(method)
         if missing is None:
             return
@@ -85,6 +94,10 @@ class ModelFamily(ABC):
             f"{method.name} needs {missing}, which {self.model_type} does not serve; the nearest that fits is "
             f"{near[0]}; methods that fit: {', '.join(fitting)}"
         )
+
+    def reads_padding(self, method: PruningMethod) -> bool:
+        """The method's graph reads the padding mask."""
+        return self.letterbox and method.where != "nowhere"
 
     def missing(self, method: PruningMethod) -> str | None:
         """What a method needs and this checkpoint cannot serve, or None."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 import torch
 
 from edgeprune.errors import CheckpointError, PruningError
-from edgeprune.export.graphs import DecoderGraph, EmbeddingGraph, VisionGraph, VisionPath
+from edgeprune.export.graphs import DecoderGraph, EmbeddingGraph, LetterboxedVisionGraph, VisionGraph, VisionPath
 from edgeprune.export.models import clip, dinov2
 from edgeprune.export.models.base import ModelFamily
 from edgeprune.export.models.layers import Linear, Table
@@ -42,11 +42,12 @@ class Llava(ModelFamily):
     signals: ClassVar[frozenset[str]] = frozenset(SIGNAL_KINDS)
     template: ClassVar[tuple[str, str, str]] = ("USER: ", "<image>\n", " ASSISTANT:")
 
-    def __init__(self, config: Any, image_px: int) -> None:
+    def __init__(self, config: Any, image_px: int, *, letterbox: bool = False) -> None:
         """
         Args:
             config: a LlavaConfig. A key `edgeprune_score_layer` overrides the score block (0-based).
             image_px: side of the picture that preprocessing delivers.
+            letterbox: the graphs read which patches are padding.
 
         Raises:
             CheckpointError: a part of the config is not served; the message names it.
@@ -65,9 +66,16 @@ class Llava(ModelFamily):
         self.first_token = 1 if config.vision_feature_select_strategy == "default" else 0
         # with [CLS] among the visual tokens there is no rectangle of patches any more
         self.grid = self.spec.grid if self.first_token else (1, self.spec.patches + 1)
+        if letterbox and not self.first_token:
+            raise CheckpointError("letterbox needs visual tokens that are patches, and here [CLS] is one of them")
+        self.letterbox = letterbox
         self.feature_block = _feature_block(config.vision_feature_layer, self.spec.layers)
         self._tower_name = renamer(tower.RENAMES)
         self._name = renamer(RENAMES)
+
+    @property
+    def patch_px(self) -> int:
+        return self.spec.patch_px
 
     def canonical(self, name: str) -> str:
         name = self._name(name)
@@ -98,11 +106,14 @@ class Llava(ModelFamily):
     def vision(self, method: PruningMethod, static_keep: int | None, dtype: torch.dtype, *, whole: bool) -> VisionGraph:
         path = self.path(method)
         blocks = range(path.blocks) if whole else [run.first for run in path.runs]
-        return VisionGraph(Vit(self.spec, blocks, dtype), Projector(self.config, dtype), method, path, static_keep)
+        graph = LetterboxedVisionGraph if self.reads_padding(method) else VisionGraph
+        return graph(Vit(self.spec, blocks, dtype), Projector(self.config, dtype), method, path, static_keep)
 
     def vision_interface(self, method: PruningMethod, static_keep: int | None, dtype: torch.dtype) -> Interface:
         kept: int | str = "K" if static_keep is None else static_keep
         inputs = [Axis("pixel_values", "pixel_values", "float32", ("B", 3, self.image_px, self.image_px))]
+        if self.reads_padding(method):
+            inputs.append(Axis("pad_mask", "pad_mask", "float32", ("B", self.visual_tokens)))
         if static_keep is None:
             inputs.append(Axis("keep_slots", "keep_slots", "float32", ("K",)))
         outputs = [

@@ -75,19 +75,20 @@ extern "C" {
 typedef enum ep_status {
     EP_OK = 0,
     EP_ERROR_INVALID_ARGUMENT = 1, /* a null pointer, a keep outside its range, an unknown method or image id ... */
-    EP_ERROR_IO = 2,               /* a file is missing or cannot be read */
-    EP_ERROR_BUNDLE = 3,           /* malformed manifest, hash mismatch, unsafe path, unknown schema version */
+    EP_ERROR_IO = 2,               /* a bundle or a picture is not there, or a file cannot be read */
+    EP_ERROR_BUNDLE = 3,           /* the bundle contradicts itself: malformed manifest, a file of it missing, truncated
+                                     or changed, unsafe path, unknown schema version */
     EP_ERROR_UNSUPPORTED = 4,      /* a tokenizer part, a preprocess kind, a feature switched off at build time */
     EP_ERROR_RUNTIME_MISSING = 5,  /* no usable libonnxruntime; the text names every place that was tried */
-    EP_ERROR_BACKEND = 6,          /* onnxruntime failed; the text is its own */
+    EP_ERROR_BACKEND = 6,          /* onnxruntime failed, in its own words, or a graph made what it must not */
     EP_ERROR_IMAGE = 7,            /* not an image, truncated, empty, or larger than the pixel limit */
     EP_ERROR_CONTEXT_FULL = 8,     /* prompt + visual tokens + new tokens exceed the context length */
     EP_ERROR_ABORTED = 9,          /* ep_session_abort was called; the session stays usable */
     EP_ERROR_DEADLINE = 10,        /* deadline_ms passed; the session stays usable, the answer holds what was made */
-    EP_ERROR_OUT_OF_MEMORY = 11,   /* an allocation failed, or memory_limit_bytes is below the need. The process and the
-                                     session survive it */
+    EP_ERROR_OUT_OF_MEMORY = 11,   /* an allocation or the start of a thread failed, or memory_limit_bytes is below the
+                                     need. The process and the session survive it */
     EP_ERROR_BUSY = 12,            /* the session is in use by another thread */
-    EP_ERROR_INTERNAL = 13         /* a bug; please report the text */
+    EP_ERROR_INTERNAL = 13         /* a bug, please report the text; or on_text threw a C++ exception */
 } ep_status;
 
 typedef enum ep_pixel_format {
@@ -266,10 +267,12 @@ typedef struct ep_kept_tokens {
     int32_t grid_rows, grid_cols;
     int32_t width_px, height_px; /* of the picture as it was given */
     int32_t applied;             /* 1 when K < N */
-    const char *reason;          /* why not, when applied is 0; "" otherwise; borrowed */
+    const char *reason;          /* why not, when applied is 0; why K is below the ratio asked for; else ""; borrowed */
     const char *method;          /* borrowed */
     double keep;                 /* the ratio asked for; K / N when K was chosen from the scores */
-    double auto_mass;            /* how it was chosen, as in ep_image_options; 0 when keep was asked for */
+    const float *pad_mask;       /* N values, 1: the patch is letter-box padding; NULL: not a letter-boxed bundle;
+                                    borrowed */
+    double auto_mass;            /* how K was chosen, as in ep_image_options; 0 when keep was asked for */
     double auto_min, auto_max;
 } ep_kept_tokens;
 EP_API void ep_kept_tokens_init(ep_kept_tokens *out);

@@ -116,6 +116,7 @@ void fill_kept(const Manifest& manifest, const SessionImage& image, ep_kept_toke
     value.reason = image.reason.c_str();
     value.method = image.method.c_str();
     value.keep = image.keep;
+    value.pad_mask = image.padding.empty() ? nullptr : image.padding.data();
     if (image.automatic) {
         value.auto_mass = image.automatic->mass;
         value.auto_min = image.automatic->min;

@@ -63,7 +63,7 @@ struct Roles {
 };
 
 Roles vision_roles(bool dynamic_keep) {
-    Roles roles{{{"pixel_values", kFloat32, 4}},
+    Roles roles{{{"pixel_values", kFloat32, 4}, {"pad_mask", kFloat32, 2, false}},
                 {{"visual_embeds", kFloats, 3}, {"keep_idx", kIds, 2}, {"scores", kFloats, 2, false}}};
     if (dynamic_keep) roles.inputs.push_back({"keep_slots", kFloat32, 1});
     return roles;
@@ -99,7 +99,7 @@ Roles encode_roles(const GraphSpec& spec) {
 }
 
 Roles select_roles(const GraphSpec& spec, const MethodSpec& method) {
-    Roles roles{{{"tokens", kFloats, 3}, {"scores", kFloat32, 2, false}},
+    Roles roles{{{"tokens", kFloats, 3}, {"scores", kFloat32, 2, false}, {"pad_mask", kFloat32, 2, false}},
                 {{"visual_embeds", kFloats, 3}, {"keep_idx", kIds, 2}, {"scores", kFloat32, 2, false}}};
     add_signals(spec.inputs, roles.inputs);
     if (method.dynamic_keep) roles.inputs.push_back({"keep_slots", kFloat32, 1});
@@ -149,7 +149,9 @@ void check_roles(const GraphSpec& spec, const MethodSpec* method) {
 
 void check_link(const GraphSpec& encode, const GraphSpec& select) {
     for (const TensorSpec& read : select.inputs) {
-        if (read.role == "keep_slots" || read.role == "text_embeds" || read.role == "text_mask") continue;
+        if (read.role == "keep_slots" || read.role == "pad_mask" || read.role == "text_embeds" ||
+            read.role == "text_mask")
+            continue;
         const TensorSpec* made = find_role(encode.outputs, read.role);
         if (made == nullptr || made->dtype != read.dtype || made->shape != read.shape) {
             fail(select, "it reads the role " + read.role + ", which " + encode.file + " does not make in this form");

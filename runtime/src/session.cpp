@@ -1,7 +1,11 @@
 #include "session.h"
 
+#include <algorithm>
+#include <utility>
+
 #include "error.h"
 #include "image_frame.h"
+#include "image_placement.h"
 #include "stages.h"
 
 namespace edgeprune {
@@ -12,6 +16,42 @@ std::string unpruned_reason(const Manifest& manifest, const MethodSpec& method, 
     if (choice.count < manifest.visual_tokens) return "";
     if (method.where == "nowhere") return "method " + method.name + " keeps every token";
     return "keep " + ratio_text(choice.keep) + " keeps every token";
+}
+
+// The largest count up to `most` that the method serves; 0: none.
+int64_t largest_count(const MethodSpec& method, int64_t most) {
+    if (method.keep_counts.empty()) return most;
+    int64_t best = 0;
+    for (const CountRun& run : method.keep_counts) {
+        if (run.first <= most) {
+            best = std::max(best, run.first + (std::min(run.last, most) - run.first) / run.step * run.step);
+        }
+    }
+    return best;
+}
+
+// K falls to the number of patches that are not padding. A method of fixed K keeps every token, padding too.
+std::string cap_at_picture(const MethodSpec& method, const SessionImage& image, KeepChoice& choice) {
+    if (image.padding.empty() || method.static_keep) return "";
+    const int64_t patches = std::count(image.padding.begin(), image.padding.end(), 0.0f);
+    const std::string state = std::to_string(image.padding.size() - static_cast<size_t>(patches)) + " of " +
+                              std::to_string(image.padding.size()) + " patches are padding";
+    if (choice.count <= patches) return "";
+    const int64_t asked = std::exchange(choice.count, largest_count(method, patches));
+    if (choice.count > 0)
+        return state + ", so " + std::to_string(choice.count) + " are kept, not " + std::to_string(asked);
+    throw Error(EP_ERROR_IMAGE, "the picture is " + std::to_string(image.width_px) + " x " +
+                                    std::to_string(image.height_px) + " px: " + state + ", so method \"" + method.name +
+                                    "\" has nothing to keep");
+}
+
+// Scores whose mass counts: padding has none.
+std::vector<float> picture_scores(const Encoded& encoded, const std::vector<float>& padding) {
+    std::vector<float> scores = encoded.scores;
+    for (size_t i = 0; i < padding.size(); ++i) {
+        if (padding[i] != 0.0f) scores[i] = 0.0f;
+    }
+    return scores;
 }
 
 }  // namespace
@@ -56,25 +96,35 @@ int32_t Session::add_image(const FrameView& picture, const KeepRequest& keep, co
     KeepChoice choice = choose_keep(manifest, method, keep);
     const bool two_graphs = model_->vision(method.name).select != nullptr;  // loading is no part of vision_ms
 
+    SessionImage image;
+    image.width_px = picture.width;
+    image.height_px = picture.height;
+
     Clock::time_point start = Clock::now();
     const Rgb pixels = preprocess_bytes(picture, model_->preprocess());
     const double resize_ms = elapsed_ms(start);
+    image.padding =
+        padding_mask(picture.width, picture.height, model_->preprocess(), manifest.grid_rows, manifest.grid_cols);
+    std::string capped = cap_at_picture(method, image, choice);
     const TensorPtr tensor = pixel_tensor(*model_, method.name, pixels);
     const double preprocess_ms = elapsed_ms(start);
     abort_.check();
     start = Clock::now();
     RunContext runs{abort_};
-    SessionImage image;
     if (two_graphs) {
         image.encoded = encode_tokens(*model_, method.name, tensor, runs);
     } else {
-        image.seen = encode_image(*model_, method.name, choice.count, tensor, runs);
+        image.seen = encode_image(*model_, method.name, choice.count, tensor, image.padding, runs);
     }
     const double vision_ms = elapsed_ms(start);
     start = Clock::now();
     if (image.encoded && !method.text) {
-        if (choice.automatic) choice = choose_by_scores(manifest, method, *choice.automatic, image.encoded->scores);
-        image.seen = select_tokens(*model_, method.name, choice.count, *image.encoded, {}, runs);
+        if (choice.automatic) {
+            const std::vector<float> scores = picture_scores(*image.encoded, image.padding);
+            choice = choose_by_scores(manifest, method, *choice.automatic, scores);
+            capped = cap_at_picture(method, image, choice);
+        }
+        image.seen = select_tokens(*model_, method.name, choice.count, *image.encoded, image.padding, {}, runs);
         image.encoded.reset();
         image_timings_.select_ms += elapsed_ms(start);
     }
@@ -82,10 +132,8 @@ int32_t Session::add_image(const FrameView& picture, const KeepRequest& keep, co
     image.method = method.name;
     image.keep = choice.keep;
     image.automatic = choice.automatic;
-    image.width_px = picture.width;
-    image.height_px = picture.height;
     image.count = choice.count;
-    image.reason = unpruned_reason(manifest, method, choice);
+    image.reason = capped.empty() ? unpruned_reason(manifest, method, choice) : capped;
     images_.emplace(next_image_, std::move(image));
     image_timings_.vision_ms += vision_ms;
     image_timings_.preprocess_ms += preprocess_ms;
@@ -119,7 +167,8 @@ const SessionImage& Session::seen_image(int32_t image) const {
 void Session::select(int32_t image, const std::vector<int32_t>& ids, const QuestionText& question, RunContext& runs) {
     SessionImage& known = images_.at(image);
     std::vector<int32_t> asked = ids;
-    VisionResult seen = select_tokens(*model_, known.method, known.count, *known.encoded, question, runs);
+    VisionResult seen =
+        select_tokens(*model_, known.method, known.count, *known.encoded, known.padding, question, runs);
     // Equal tokens have equal keys and values, so a question that keeps the same ones may go on from them.
     if (seen.embeds != known.seen.embeds) cache_.forget_image(image);
     known.seen = std::move(seen);

@@ -34,9 +34,10 @@ struct SessionImage {
     double keep = 0;  // the ratio asked for, or K / N where K was chosen from the scores
     std::optional<AutoKeep> automatic;
     int32_t width_px = 0, height_px = 0;
-    int64_t count = 0;   // K
-    VisionResult seen;   // of the last question, where the method reads it
-    std::string reason;  // why nothing was pruned; empty when K < N
+    int64_t count = 0;           // K
+    VisionResult seen;           // of the last question, where the method reads it
+    std::vector<float> padding;  // (N), 1 for letter-box padding; or empty
+    std::string reason;          // why nothing was pruned, or why K is below the ratio asked for; else empty
     // Of methods that read the question:
     std::optional<Encoded> encoded;  // what the select graph reads
     std::vector<int32_t> question;   // ids of the question that `seen` belongs to; empty: there was none yet

@@ -17,7 +17,17 @@ std::vector<float> read_scores(const Model& model, const Tensor& scores) {
 
 // The graph that gives out the kept tokens.
 VisionResult run_last(const Model& model, const BoundGraph& graph, int64_t keep, RoleTensors inputs,
-                      RunContext& context) {
+                      const std::vector<float>& padding, RunContext& context) {
+    // A graph that keeps every token, and so has no keep_slots, has no use for the mask.
+    const bool reads = graph.has_input("pad_mask");
+    if (reads ? padding.empty() : !padding.empty() && graph.has_input("keep_slots")) {
+        throw Error(EP_ERROR_BUNDLE, graph.spec().file + ": preprocess.pad_mask of manifest.json and the input " +
+                                         "pad_mask of the graph belong together; export the bundle again");
+    }
+    if (reads) {
+        const Shape shape{1, static_cast<int64_t>(padding.size())};
+        inputs["pad_mask"] = from_floats(model.backend(), DType::float32, shape, padding.data());
+    }
     if (graph.has_input("keep_slots")) {
         const std::vector<float> slots(static_cast<size_t>(keep), 0.0f);
         inputs["keep_slots"] = from_floats(model.backend(), DType::float32, {keep}, slots.data());
@@ -51,7 +61,7 @@ Encoded run_encode(const Model& model, const BoundGraph& graph, const TensorPtr&
 }
 
 VisionResult run_select(const Model& model, const BoundGraph& graph, int64_t keep, const Encoded& encoded,
-                        const QuestionText& question, RunContext& context) {
+                        const std::vector<float>& padding, const QuestionText& question, RunContext& context) {
     RoleTensors inputs = encoded.tensors;
     if (question.tokens > 0) {
         const auto width = static_cast<int64_t>(question.embeds.size()) / question.tokens;
@@ -61,7 +71,7 @@ VisionResult run_select(const Model& model, const BoundGraph& graph, int64_t kee
             from_floats(backend, DType::float32, {1, question.tokens, width}, question.embeds.data());
         inputs["text_mask"] = from_floats(backend, DType::float32, {1, question.tokens}, mask.data());
     }
-    VisionResult result = run_last(model, graph, keep, std::move(inputs), context);
+    VisionResult result = run_last(model, graph, keep, std::move(inputs), padding, context);
     if (result.scores.empty()) result.scores = encoded.scores;
     return result;
 }
@@ -108,9 +118,9 @@ TensorPtr pixel_tensor(const Model& model, const std::string& method, const Rgb&
 }
 
 VisionResult encode_image(const Model& model, const std::string& method, int64_t keep, const TensorPtr& pixels,
-                          RunContext& context) {
+                          const std::vector<float>& padding, RunContext& context) {
     const BoundGraph& graph = *model.vision(method).first;
-    VisionResult result = run_last(model, graph, keep, {{"pixel_values", pixels}}, context);
+    VisionResult result = run_last(model, graph, keep, {{"pixel_values", pixels}}, padding, context);
     require_finite(result, method, graph);
     return result;
 }
@@ -123,9 +133,9 @@ Encoded encode_tokens(const Model& model, const std::string& method, const Tenso
 }
 
 VisionResult select_tokens(const Model& model, const std::string& method, int64_t keep, const Encoded& encoded,
-                           const QuestionText& question, RunContext& context) {
+                           const std::vector<float>& padding, const QuestionText& question, RunContext& context) {
     const BoundGraph& graph = *model.vision(method).select;
-    VisionResult result = run_select(model, graph, keep, encoded, question, context);
+    VisionResult result = run_select(model, graph, keep, encoded, padding, question, context);
     require_finite(result, method, graph);
     return result;
 }
@@ -139,8 +149,10 @@ void warm_up_vision(const Model& model, const MethodSpec& method, RunContext& co
     const std::vector<float> zeros(static_cast<size_t>(element_count(shape)), 0.0f);
     const TensorPtr pixels = from_floats(model.backend(), DType::float32, shape, zeros.data());
     const int64_t keep = default_count(model.manifest(), method);
+    const bool masked = model.preprocess().mask_patch_px > 0;
+    const std::vector<float> padding(masked ? static_cast<size_t>(model.manifest().visual_tokens) : 0, 0.0f);
     if (!graphs.select) {
-        run_last(model, *graphs.first, keep, {{"pixel_values", pixels}}, context);
+        run_last(model, *graphs.first, keep, {{"pixel_values", pixels}}, padding, context);
         return;
     }
     QuestionText question;
@@ -148,7 +160,8 @@ void warm_up_vision(const Model& model, const MethodSpec& method, RunContext& co
         question.tokens = 1;
         question.embeds.assign(static_cast<size_t>(graphs.select->input("text_embeds").shape[2]), 0.0f);
     }
-    run_select(model, *graphs.select, keep, run_encode(model, *graphs.first, pixels, context), question, context);
+    run_select(model, *graphs.select, keep, run_encode(model, *graphs.first, pixels, context), padding, question,
+               context);
 }
 
 }  // namespace edgeprune

@@ -32,17 +32,17 @@ struct QuestionText {
 // Throws Error(EP_ERROR_BUNDLE) when they read another size.
 TensorPtr pixel_tensor(const Model& model, const std::string& method, const Rgb& pixels);
 
-// Pixels -> kept visual tokens, for methods of one graph. K is read from the executed tensors.
+// Pixels and their padding_mask -> kept visual tokens, for methods of one graph. K is read from the executed tensors.
 // Throws Error(EP_ERROR_BACKEND) when the graph kept another number than `keep`, or made scores or embeddings that are
 // NaN or Inf.
 VisionResult encode_image(const Model& model, const std::string& method, int64_t keep, const TensorPtr& pixels,
-                          RunContext& context);
+                          const std::vector<float>& padding, RunContext& context);
 
 // The first graph of a method of two. Throws Error as encode_image does.
 Encoded encode_tokens(const Model& model, const std::string& method, const TensorPtr& pixels, RunContext& context);
 // The second. Throws Error as encode_image does.
 VisionResult select_tokens(const Model& model, const std::string& method, int64_t keep, const Encoded& encoded,
-                           const QuestionText& question, RunContext& context);
+                           const std::vector<float>& padding, const QuestionText& question, RunContext& context);
 
 // Runs the vision graphs of a method once on zeros.
 void warm_up_vision(const Model& model, const MethodSpec& method, RunContext& context);

@@ -31,7 +31,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
     checkpoint = write_checkpoint(folder / "checkpoint", Shape(image_px=SIDE * 14, seed=5))
     pruned = [part for spec in (*METHODS, "none") for part in ("--prune", spec)]
     out = folder / "out.bundle"
-    argv = ["--keep", "auto:mass=0.6,min=0.1,max=0.5", *pruned, "-o", str(out)]
+    argv = ["--keep", "auto:mass=0.6,min=0.02,max=0.5", *pruned, "-o", str(out)]
     assert main(["export", "--model", str(checkpoint), *argv]) == 0
     return str(out)
 
@@ -49,7 +49,7 @@ def test_manifest_says_so(bundle: str) -> None:
     manifest = json.loads((pathlib.Path(bundle) / "manifest.json").read_text())
     jsonschema.validate(manifest, json.loads(schema.read_text()))
     assert manifest["keep"] == {
-        "default": 0.5, "min": 0.01, "max": 1.0, "auto": {"mass": 0.6, "min": 0.1, "max": 0.5}
+        "default": 0.5, "min": 0.01, "max": 1.0, "auto": {"mass": 0.6, "min": 0.02, "max": 0.5}
     }  # fmt: skip
     vision = manifest["graphs"]["vision"]
     assert {name: [graph["stage"] for graph in graphs] for name, graphs in vision.items()} == {
@@ -68,7 +68,7 @@ def test_k_is_what_the_rule_makes_of_the_scores(model: edgeprune.Model, spec: st
     name = spec.partition(":")[0]
     runs = model.bundle.manifest.methods.each[name].keep_counts
     served = None if runs is None else [k for run in runs for k in range(run.first, run.last + 1, run.step)]
-    auto = {None: AutoKeep(0.6, 0.1, 0.5), "auto:mass=0.3": AutoKeep(0.3, 0.01, 1.0)}.get(asked)
+    auto = {None: AutoKeep(0.6, 0.02, 0.5), "auto:mass=0.3": AutoKeep(0.3, 0.01, 1.0)}.get(asked)
     auto = auto or AutoKeep(0.95, 0.02, 1.0)
     counts = set()
     for seed in range(4):

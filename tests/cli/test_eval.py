@@ -203,3 +203,18 @@ def test_bad_options(hand: pathlib.Path, tmp_path: pathlib.Path, options: list[o
     (tmp_path / "d.jsonl").write_text(GOOD)
     assert_user_error(edgeprune("eval", hand, tmp_path / "d.jsonl", *options), *words)
     assert_user_error(edgeprune("eval", hand, tmp_path / "none.jsonl"), "cannot read", "none.jsonl")
+
+
+def test_a_benchmark_directory(hand: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    row = {"question_id": 1, "image": "a.png", "text": "Is there a dog in the image?", "label": "yes"}
+    (tmp_path / "coco_pope_random.json").write_text(json.dumps(row) + "\n")
+    noise(tmp_path / "a.png", 1)
+    report = evaluated(hand, tmp_path, "--format", "pope", "--keep", "1,0.25")
+    assert (report["data"], report["suffix"].split()[0]) == ("pope", "Answer")
+    for case in report["cases"]:
+        assert case["yes_no"]["yes_share"] in (0.0, 1.0)
+        assert case["by"]["category"]["random"]["items"] == 1
+    assert_user_error(edgeprune("eval", hand, tmp_path, "--format", "nope"), "the format 'nope' is unknown")
+    assert_user_error(edgeprune("eval", hand, tmp_path / "d", "--split", "val"), "give --format, too")
+    refused = edgeprune("eval", hand, tmp_path, "--format", "pope", "--metric", "choice")
+    assert_user_error(refused, "line 1: from 2 to 26 choices are needed")

@@ -161,7 +161,9 @@ def test_length_of_tokens_does_not_matter_and_half_precision_is_computed_in_floa
     for spec in SPECS:
         wanted = in_torch(parse(spec), tokens[None], attention[None], 20)
         scaled = tokens * 2.0 ** np.arange(-8, 8).repeat(4)[:, None].astype(np.float32)
-        np.testing.assert_array_equal(in_torch(parse(spec), scaled[None], attention[None], 20), wanted, err_msg=spec)
+        if spec != "zoo:sensitivity=norm":  # which is a length
+            found = in_torch(parse(spec), scaled[None], attention[None], 20)
+            np.testing.assert_array_equal(found, wanted, err_msg=spec)
         half = tokens.astype(np.float16)
         found = in_torch(parse(spec), half[None], attention[None], 20)
         again = in_torch(parse(spec), half[None].astype(np.float32), attention[None], 20)
