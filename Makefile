@@ -12,7 +12,7 @@ NATIVE_SOURCES := CMakeLists.txt $(wildcard runtime/src/* runtime/include/* test
 LIBRARY := $(BUILD)/libedgeprune.so
 RUN := EDGEPRUNE_LIB=$(CURDIR)/$(LIBRARY) EDGEPRUNE_NATIVE_DIR=$(CURDIR)/$(BUILD) HF_HUB_OFFLINE=1 $(BIN)
 
-.PHONY: help demo test test-slow check format native package bench bench-pruning bench-runtime bench-export bench-peers fuzz sanitize clean
+.PHONY: help demo test test-slow check format native package bench bench-pruning bench-retention bench-runtime bench-export bench-peers fuzz sanitize clean
 .DELETE_ON_ERROR:
 
 help:  ## print this list
@@ -58,6 +58,12 @@ bench-export: $(STAMPS)/dev  ## export a sharded fp16 checkpoint of the 7B shape
 
 bench-runtime: $(STAMPS)/export $(LIBRARY)  ## the runtime's own cost, abort and deadline on the shape of a 1.4 B LLaVA (6 GB of disk and memory, < 10 min)
 	$(RUN)/python -m benchmarks.runtime_overhead
+
+bench-retention: $(STAMPS)/demo $(LIBRARY)  ## accuracy by pruning method, keep and question type on the demo benchmark (hours; RETENTION=--minutes=60); rewrites docs/pruning.md
+	tools/setup_system.sh --npm
+	$(PIP) scikit-image scikit-learn
+	mkdir -p .cache/emoji && cd .cache/emoji && { [ -f package/emoji.json ] || { npm pack --silent emoji-datasource-google@16.0.0 && tar xzf emoji-datasource-google-16.0.0.tgz package/emoji.json package/LICENSE package/img/google/64; }; }
+	EDGEPRUNE_DEMO_EMOJI=$(CURDIR)/.cache/emoji/package $(RUN)/python examples/demo_benchmark/retention.py .cache/retention $(RETENTION)
 
 fuzz: $(STAMPS)/venv  ## fuzz the readers with libFuzzer (clang), FUZZ_SECONDS each; stops at a finding
 	tools/setup_system.sh --clang

@@ -50,6 +50,7 @@ SIGNAL_SHAPES: dict[str, tuple[int, ...]] = {
     "hidden": (N, C),
     "cls_hidden": (1, C),
     "projector_sensitivity": (N,),
+    "anchor_embeddings": (3, C),
 }
 SPEC = VitSpec(C, HEADS, C // HEADS, 24, MLP, "quick_gelu", 1e-5, 14, (24, 24), 24, True, False, False, True, 2, 1, ())
 
@@ -120,7 +121,8 @@ def stage(method: PruningMethod, width: int) -> Timed:
         given = (Axis("x", "x", "float32", (1, N + 1, C)), Axis("a", "cls_attention", "float32", (1, N + 1)))
         made = (Axis("i", "keep_idx", "int64", (1, K)), Axis("o", "out", "float32", (1, K, C)))
         return Timed(Steps(method), given, made, -1)
-    inputs = [Axis("s", f"s{i}_{s.kind}", "float32", (1, *SIGNAL_SHAPES[s.kind])) for i, s in enumerate(method.needs)]
+    shapes = {**SIGNAL_SHAPES, "anchor_embeddings": (3, width)}
+    inputs = [Axis("s", f"s{i}_{s.kind}", "float32", (1, *shapes[s.kind])) for i, s in enumerate(method.needs)]
     nested = len(inputs)
     inputs += [Axis("tokens", "tokens", "float32", (1, N, width)), Axis("slots", "slots", "float32", ("K",))]
     if method.text:

@@ -116,6 +116,17 @@ def _tome(s: Sizes) -> float:
     return total
 
 
+def _flowcut(s: Sizes) -> float:
+    """Per block: [CLS] value against all, softmax, 1-norm, two sorts; and what a stage gathers."""
+    total, before = 0.0, s.n
+    for after in parse("flowcut").schedule(s.n, s.blocks, s.k)[:-1]:
+        total += (
+            2.0 * before * s.v + 5.0 * before * s.heads + 2.0 * before * s.v / s.heads + 3 * before * math.log2(before)
+        )
+        before = after
+    return total
+
+
 #: method -> its work; a key for every registered method
 WORK: Final[dict[str, Work]] = {
     "none": Work("attention", lambda s: 0.0, lambda s: 0.0),
@@ -134,7 +145,9 @@ WORK: Final[dict[str, Work]] = {
     "todre": Work("greedy", lambda s: s.cosine + 3.0 * s.k * s.n, _matrix),
     "mmr": Work("greedy", lambda s: s.cosine + 5.0 * s.k * s.n, _matrix),
     "zoo": Work("greedy", lambda s: s.cosine + 5.0 * s.k * s.n, _matrix),
+    "embedlens": Work("attention", lambda s: 9.0 * s.n * s.c + _top_k(s), lambda s: 4.0 * s.n * s.c),
     "tome": Work("attention", _tome, _matrix),
+    "flowcut": Work("attention", _flowcut, lambda s: s.heads * _vector(s)),
     "scope": Work("greedy", lambda s: s.cosine + s.n**2 + _gain_steps(s), lambda s: 2 * _matrix(s)),
     "cdpruner": Work("greedy", _cdpruner, lambda s: 2 * _matrix(s) + 4.0 * s.k * s.n),
     "mmtok-vv": Work("greedy", lambda s: s.cosine + 4.0 * s.n**2 + _gain_steps(s), lambda s: 2 * _matrix(s)),
@@ -149,6 +162,7 @@ SIGNAL_FLOPS: Final[dict[str, Callable[[Sizes], float]]] = {
     "keys": lambda s: 0.0,
     "cls_hidden": lambda s: 0.0,
     "hidden": lambda s: 0.0,
+    "anchor_embeddings": lambda s: 0.0,
     # along its default number of directions
     "projector_sensitivity": lambda s: Signal("").directions * 2.0 * s.d * (s.v + s.n * (s.d + 1)) + 8.0 * s.n * s.d,
 }

@@ -1,4 +1,4 @@
-"""What an int8 build needs, estimated from the sizes of the weights before it starts."""
+"""What an int8 or int4 build needs, estimated from the sizes of the weights before it starts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def needs(bundle: Bundle, precision: dict[str, str]) -> Needs:
     """What a build with this precision needs."""
     graphs = bundle.manifest.graphs
     stages = {"vision": [graph for several in graphs.vision.values() for graph in several], "decoder": [graphs.decoder]}
-    chosen = [graph for stage, word in precision.items() if word == "int8" for graph in stages[stage]]
+    chosen = [graph for stage, word in precision.items() if word != "fp32" for graph in stages[stage]]
     sizes = [sum(bundle.manifest.files[name].bytes for name in (graph.file, *graph.data)) for graph in chosen]
     names = {name for graph in chosen for name in (graph.file, *graph.data)}
     whole = sum(bundle.manifest.files[name].bytes for name in names)

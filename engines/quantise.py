@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,23 @@ def noise(graph: Path, feeds: Arrays, scratch: Path) -> dict[str, float]:
     The step is the range divided by 255; rounding to it makes an error of step / sqrt(12). `scratch` is a folder on the
     bundle's file system, for a probe that is removed again.
     """
-    model = onnx.load(graph, load_external_data=False)
-    nodes = products(model)
-    names = [name for name in dict.fromkeys(node.input[0] for node in nodes) if name not in feeds]
-    with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        probe = _with_outputs(model, names, graph.parent, Path(folder))
-        values = {**feeds, **dict(zip(names, run(probe, feeds, names), strict=True))}
+    values = activations(graph, feeds, scratch)
+    nodes = products(onnx.load(graph, load_external_data=False))
     return {node.name: _relative_noise(values[node.input[0]]) for node in nodes}
+
+
+def activations(graph: Path, feeds: Arrays, scratch: Path) -> Arrays:
+    """The first input of every product, by tensor name, for these feeds."""
+    model = onnx.load(graph, load_external_data=False)
+    return tensors(graph, feeds, [node.input[0] for node in products(model)], scratch)
+
+
+def tensors(graph: Path, feeds: Arrays, names: Sequence[str], scratch: Path) -> Arrays:
+    """Intermediate tensors of a graph by name, for these feeds; a probe in the folder `scratch` is removed again."""
+    asked = [name for name in dict.fromkeys(names) if name not in feeds]
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        probe = _with_outputs(onnx.load(graph, load_external_data=False), asked, graph.parent, Path(folder))
+        return {**feeds, **dict(zip(asked, run(probe, feeds, asked), strict=True))}
 
 
 def quantise(graph: Path, fp32: list[str]) -> onnx.ModelProto:
@@ -71,6 +81,11 @@ def _with_outputs(model: onnx.ModelProto, names: list[str], weights: Path, folde
     """A copy of the graph that also returns `names`; its external data is linked."""
     known = {info.name for info in model.graph.output}
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
+    return linked(model, weights, folder)
+
+
+def linked(model: onnx.ModelProto, weights: Path, folder: Path) -> Path:
+    """Writes a model without its external data into a folder, where the data of the folder `weights` is linked."""
     for tensor in model.graph.initializer:
         for entry in tensor.external_data:
             if entry.key == "location" and not (folder / entry.value).exists():

@@ -6,13 +6,14 @@ positions, P past positions, S = P + T, V vocabulary, Hkv key heads, d head widt
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from edgeprune.export.models.layers import Linear, Table
+from edgeprune.export.models.layers import Linear, Table, TableRows
 from edgeprune.export.models.llama import Llama
 from edgeprune.export.models.projector import Projector
 from edgeprune.export.models.vit import Block, Vit, VitSpec
@@ -92,13 +93,17 @@ class VisionGraph(nn.Module):
         method: PruningMethod,
         path: VisionPath,
         static_keep: int | None,
+        anchors: Mapping[str, TableRows] | None = None,
     ) -> None:
+        """`anchors`: `anchors_name` of a signal -> the rows it asks for."""
         super().__init__()
         self.vision_tower = tower
         self.multi_modal_projector = projector
         self.method = method
         self.path = path
         self.static_keep = static_keep
+        for name, rows in (anchors or {}).items():
+            self.add_module(name, rows)
         tokens = visual_tokens(tower.spec, path)
         self.constant_names = sorted(method.constants(tokens))
         for name in self.constant_names:
@@ -196,6 +201,8 @@ class VisionGraph(nn.Module):
     def output_of(self, signal: Signal, x: Tensor) -> Tensor:
         """One signal that is made of the output (B,S,C) of a block."""
         first = self.path.first_token
+        if signal.kind == "anchor_embeddings":
+            return cast(TableRows, self.get_submodule(anchors_name(signal))).weight.unsqueeze(0)
         if not is_sensitivity(signal):
             return output_signal(signal.kind, x, first)
         directions = getattr(self, f"directions_{signal.directions}_{signal.seed}")
@@ -226,6 +233,11 @@ class VisionGraph(nn.Module):
 def is_sensitivity(signal: Signal) -> bool:
     """The signal comes from the projector, not from a block."""
     return signal.kind == "projector_sensitivity"
+
+
+def anchors_name(signal: Signal) -> str:
+    """Name of the module that holds the rows of an `anchor_embeddings` signal."""
+    return "_".join(["anchors", *map(str, signal.anchors)])
 
 
 class LetterboxedVisionGraph(VisionGraph):

@@ -10,17 +10,18 @@ import dataclasses
 import platform
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
 import edgeprune
+from edgeprune import retention
 from edgeprune.bundle import BundleWriter
 from edgeprune.errors import PruningError
+from edgeprune.export import calibrate, parity
 from edgeprune.export import golden as golden_files
-from edgeprune.export import parity
-from edgeprune.export.checkpoint import Checkpoint, resolve
+from edgeprune.export.checkpoint import FOLDERS, Checkpoint, resolve
 from edgeprune.export.models.base import ModelFamily
 from edgeprune.export.models.registry import family_class
 from edgeprune.export.preprocess import (
@@ -61,6 +62,7 @@ class ExportPlan:
         disk_mib: size of the bundle.
         memory_mib: peak memory of the export.
         notes: sentences about what is made up, skipped or assumed.
+        warnings: sentences about accuracy that methods lost elsewhere at such a keep ratio.
     """
 
     tokens_before: int
@@ -69,6 +71,7 @@ class ExportPlan:
     disk_mib: float
     memory_mib: float
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class Job:
         processor: preprocessor_config.json, letter-boxing where the recipe does.
         preprocess: what the manifest says of it.
         methods: key (its name in the bundle) -> method and K at the default keep ratio.
+        notes: sentences for the manifest.
     """
 
     recipe: ExportRecipe
@@ -88,6 +92,7 @@ class Job:
     preprocess: dict[str, Any]
     methods: dict[str, tuple[PruningMethod, int]]
     graphs: GraphSet
+    notes: tuple[str, ...] = ()
 
     @property
     def default(self) -> str:
@@ -115,6 +120,11 @@ def plan(recipe: ExportRecipe) -> ExportPlan:
         for key, (method, kept) in job.methods.items()
         if method.where == "after_projector"
     ]
+    notes += [
+        f"{key} is calibrated on {calibrate.MADE} made pictures; --set calibration=DIR takes real ones"
+        for key, (method, _) in job.methods.items()
+        if calibrate.uncalibrated(method) and dict(recipe.overrides).get("calibration") is None
+    ]
     reason = job.reason_without_reference()
     if reason:
         notes.append(f"no parity check and no golden tensors: {reason}")
@@ -127,6 +137,7 @@ def plan(recipe: ExportRecipe) -> ExportPlan:
         disk_mib=size / 2**20 + 4,
         memory_mib=peak / 2**20 + 600,
         notes=tuple(notes),
+        warnings=() if job.checkpoint.random_weights else tuple(_warnings(job)),
     )
 
 
@@ -148,7 +159,7 @@ def export(recipe: ExportRecipe, output: Path, *, force: bool = False, progress:
     report = progress or (lambda step, done, total: None)
     with _without_foreign_bars(), tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch:
         report("read the checkpoint", 0, 1)
-        job = _job(recipe, Path(scratch))
+        job = _calibrated(_job(recipe, Path(scratch)), report)
         with BundleWriter(output, force=force, estimate_bytes=job.graphs.data_bytes() + (8 << 20)) as writer:
             return writer.commit(_write(job, writer.path, Path(output).name.removesuffix(".bundle"), report))
 
@@ -177,9 +188,32 @@ def _job(recipe: ExportRecipe, scratch: Path | None) -> Job:
     if recipe.letterbox:
         preprocess["pad_mask"] = {"patch_px": family.patch_px}
     counted = {key: (method, _count(method, family, recipe)) for key, method in methods.items()}
+    return Job(recipe, checkpoint, family, processor, preprocess, counted, _graph_set(recipe, family, counted))
+
+
+def _graph_set(recipe: ExportRecipe, family: ModelFamily, methods: dict[str, tuple[PruningMethod, int]]) -> GraphSet:
     dtype, adaptive = DTYPES[recipe.dtype], recipe.auto is not None
-    graphs = GraphSet(family, counted, static_keep=recipe.static_keep, dtype=dtype, adaptive=adaptive)
-    return Job(recipe, checkpoint, family, processor, preprocess, counted, graphs)
+    return GraphSet(family, methods, static_keep=recipe.static_keep, dtype=dtype, adaptive=adaptive)
+
+
+def _calibrated(job: Job, report: Progress) -> Job:
+    """The job with everything measured that its methods wait for."""
+    waiting = [key for key, (method, _) in job.methods.items() if calibrate.uncalibrated(method)]
+    if not waiting:
+        return job
+    report("calibrate", 0, 1)
+    folder = dict(job.recipe.overrides).get("calibration")
+    pictures = calibrate.read_pictures(None if folder is None else Path(folder), job.processor, job.preprocess)
+    source = job.checkpoint.source(job.family.canonical)
+    methods = calibrate.calibrated(job.methods, job.family, source, pictures)
+    what = "made pictures" if folder is None else "pictures of the folder given"
+    notes = tuple(f"{key} was calibrated on {len(pictures)} {what}" for key in waiting)
+    return replace(job, methods=methods, graphs=_graph_set(job.recipe, job.family, methods), notes=notes)
+
+
+def _warnings(job: Job) -> list[str]:
+    methods = [method.spec for method, _ in job.methods.values()]
+    return retention.warnings(job.family.model_type, methods, job.recipe.keep, job.family.visual_tokens)
 
 
 def _parsed(recipe: ExportRecipe) -> dict[str, PruningMethod]:
@@ -258,7 +292,7 @@ def _manifest(
             "random_weights": checkpoint.random_weights,
         },
         "recipe": _recorded(recipe, checkpoint),
-        "notes": [*tokens.notes, *_unstable(job.methods)],
+        "notes": [*tokens.notes, *job.notes, *_unstable(job.methods)],
         "visual_tokens": family.visual_tokens,
         "grid": list(family.grid),
         "keep": _keep(recipe),
@@ -302,7 +336,7 @@ def _unstable(methods: dict[str, tuple[PruningMethod, int]]) -> list[str]:
 def _recorded(recipe: ExportRecipe, checkpoint: Checkpoint) -> dict[str, Any]:
     """The recipe without paths of this machine."""
     fields = recipe.to_dict()
-    fields["overrides"] = {k: Path(v).name if k == "tokenizer" else v for k, v in fields["overrides"].items()}
+    fields["overrides"] = {k: Path(v).name if k in FOLDERS else v for k, v in fields["overrides"].items()}
     return {**fields, "model": checkpoint.id if Path(recipe.model).is_dir() else recipe.model}
 
 

@@ -79,8 +79,10 @@ class Reference:
         signals = {
             signal: visual_part(run.signal(signal.kind, block), signal.kind, path.first_token)
             for signal, block in path.signal_blocks.items()
-            if signal.kind != "projector_sensitivity"
+            if signal.kind not in ("projector_sensitivity", "anchor_embeddings")
         }
+        table = self.model.get_input_embeddings().weight
+        signals |= {s: table[list(s.anchors)][None] for s in path.signal_blocks if s.kind == "anchor_embeddings"}
         signals |= {
             signal: sensitivity(projector, run.out.hidden_states[block + 1][:, path.first_token :], signal)
             for signal, block in path.signal_blocks.items()

@@ -51,7 +51,10 @@ def run(args: argparse.Namespace) -> int:
     with needs_extra("export", "export"):
         from edgeprune.export import pipeline
 
-        print(plan_text(pipeline.plan(recipe), recipe, output), flush=True)
+        plan = pipeline.plan(recipe)
+        print(plan_text(plan, recipe, output), flush=True)
+        for warning in plan.warnings:
+            print(f"edgeprune: warning: {warning}", file=sys.stderr)
         if args.dry_run:
             return 0
         with _progress() as progress:

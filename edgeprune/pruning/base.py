@@ -26,10 +26,11 @@ SIGNAL_KINDS: Final[dict[str, str]] = {
     "hidden": "(B,N,C): output of the block",
     "cls_hidden": "(B,1,C): the [CLS] row of the output of the block",
     "projector_sensitivity": "(B,N) float32: mean length of the projector's derivative along fixed unit directions",
+    "anchor_embeddings": "(1,A,D): rows of the decoder's embedding table",
 }
 
-#: kinds that are outputs of a block: they need the whole block, and by default that of the features
-OUTPUT_KINDS: Final = frozenset({"hidden", "cls_hidden", "projector_sensitivity"})
+#: kinds that are outputs of a block or known only behind it: they need the whole block, by default that of the features
+OUTPUT_KINDS: Final = frozenset({"hidden", "cls_hidden", "projector_sensitivity", "anchor_embeddings"})
 
 #: axis of a kind that runs over the S encoder tokens and loses [CLS]; kinds not listed are given as they are
 _TOKEN_AXES: Final[dict[str, int]] = {
@@ -50,6 +51,7 @@ class Signal(NamedTuple):
         depth: share of the encoder's blocks that lie before the block, in [0, 1); None: the family's default score
             block, or its feature block for OUTPUT_KINDS.
         directions, seed: how many unit directions and which, of projector_sensitivity.
+        anchors: token ids, of anchor_embeddings.
     """
 
     kind: str
@@ -57,6 +59,7 @@ class Signal(NamedTuple):
     depth: float | None = None
     directions: int = 16
     seed: int = 0
+    anchors: tuple[int, ...] = (0,)
 
     def unit_directions(self, width: int) -> Tensor:
         """(directions, width) float32, each row a normal vector scaled to length 1."""
@@ -139,6 +142,11 @@ class PruningMethod:
     @property
     def needs_grid(self) -> bool:
         """The method reads rows and columns of the patch grid."""
+        return False
+
+    @property
+    def uncalibrated(self) -> bool:
+        """An export must measure something on pictures before the graph can be made (`export/calibrate.py`)."""
         return False
 
     @property

@@ -68,6 +68,12 @@ class CDPruner(PruningMethod):
         mean = torch.matmul(unit(features.tokens.float()), question.unsqueeze(2)).squeeze(2)
         mean = mean.reshape(-1, mean.shape[1] // self.parts)
         low, high = mean.amin(1, keepdim=True), mean.amax(1, keepdim=True)
+        if features.pad_mask is not None:
+            # the scale is the picture's; 2 and -2 lie beyond every cosine
+            pad = features.pad_mask.reshape(mean.shape)
+            low, high = (mean.masked_fill(pad, far) for far in (2.0, -2.0))
+            low, high = low.amin(1, keepdim=True), high.amax(1, keepdim=True)
+            mean = torch.where(pad, low, mean)
         # where all are alike, none is more relevant
         scaled = (mean - low + 1e-6) / (high - low).clamp_min(1e-6)
         power = self.weight / (2.0 * (1.0 - self.weight))

@@ -66,24 +66,26 @@ class HoloV(PruningMethod):
         """(B,K) int64 in raster order."""
         assert scores is not None
         assert features.tokens is not None
-        constants = features.constants
-        attention = in_runs(scores, constants["places"])
-        score = self.run_scores(1000 * attention, in_runs(features.tokens, constants["places"]), constants["member"])
+        constants, pad = features.constants, features.pad_mask
+        attention, member = in_runs(scores, constants["places"]), constants["member"].unsqueeze(0)
+        if pad is not None:
+            member = member * (1 - in_runs(pad.to(torch.float32), constants["places"]))
+        score = self.run_scores(1000 * attention, in_runs(features.tokens, constants["places"]), member)
         budget = budgets(score / (score.sum(1, keepdim=True) + 1e-6), keep_slots)
-        chosen = within_budget(attention, budget, constants["member"], constants["slot"])
+        chosen = within_budget(attention, budget, member, constants["slot"])
         # the chosen before all others; ranks, because a sum with the attention itself would round it
-        priority = scores.shape[1] * chosen.to(torch.float32) - ranks(scores, features.pad_mask)
-        return raster_top_k(priority, keep_slots, constants["iota"], features.pad_mask)
+        priority = scores.shape[1] * chosen.to(torch.float32) - ranks(scores, pad)
+        return raster_top_k(priority, keep_slots, constants["iota"], pad)
 
     def run_scores(self, attention: Tensor, tokens: Tensor, member: Tensor) -> Tensor:
-        """Attention (B,R,L), tokens (B,R,L,C), member (R,L) -> score of each run (B,R)."""
-        size = member.sum(1)
-        others = (size - 1).clamp_min(1).unsqueeze(1)
-        pair = member.unsqueeze(2) * member.unsqueeze(1) * (1 - torch.eye(member.shape[1]))
+        """Attention (B,R,L), tokens (B,R,L,C), member (B,R,L) or (1,R,L) -> score of each run (B,R)."""
+        size = member.sum(2).clamp_min(1)
+        others = (size - 1).clamp_min(1).unsqueeze(2)
+        pair = member.unsqueeze(3) * member.unsqueeze(2) * (1 - torch.eye(member.shape[2]))
         wide = tokens.to(torch.float32)
         unit = wide / (wide.pow(2).sum(-1, keepdim=True).sqrt() + 1e-6)
         near = torch.matmul(unit, unit.transpose(2, 3)) * pair
-        apart = (near - (near.sum(3) / others).unsqueeze(3)).pow(2) * member.unsqueeze(1)
+        apart = (near - (near.sum(3) / others).unsqueeze(3)).pow(2) * member.unsqueeze(2)
         variance = (apart.sum(3) / others * member).sum(2) / size
         mean = (attention * member).sum(2) / size
         scale = (attention.abs() * member).sum(2) / size / (variance + 1e-6)

@@ -38,6 +38,8 @@ METHODS: Final[dict[str, str]] = {
     "cdpruner": "edgeprune.pruning.cdpruner:CDPruner",
     "zoo": "edgeprune.pruning.zoo:Zoo",
     "tome": "edgeprune.pruning.tome:ToMe",
+    "flowcut": "edgeprune.pruning.flowcut:FlowCut",
+    "embedlens": "edgeprune.pruning.embedlens:EmbedLens",
 }
 
 _TRUTH: Final[dict[str, bool]] = {"true": True, "false": False, "1": True, "0": False}

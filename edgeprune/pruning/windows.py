@@ -46,7 +46,9 @@ def budgets(shares: Tensor, keep_slots: Tensor) -> Tensor:
 
 
 def within_budget(scores: Tensor, budget: Tensor, member: Tensor, slot: Tensor) -> Tensor:
-    """The tokens (B,N) bool that are among the `budget` (B,R) highest `scores` (B,R,L) of their run."""
+    """The tokens (B,N) bool that are among the `budget` (B,R) highest `scores` (B,R,L) of their run.
+
+    `member` (B,R,L) or (1,R,L): 1 for a token that may be chosen. `slot` (N,): of `run_constants`."""
     own = torch.where(member > 0, scores, torch.finfo(scores.dtype).min)
     rank = ranks(own.flatten(0, 1)).reshape(own.shape)
     return (rank < budget.unsqueeze(2)).flatten(1).index_select(1, slot)

@@ -9,10 +9,17 @@ from typing import Any, ClassVar, Final
 import torch
 
 from edgeprune.errors import CheckpointError, PruningError
-from edgeprune.export.graphs import DecoderGraph, EmbeddingGraph, LetterboxedVisionGraph, VisionGraph, VisionPath
+from edgeprune.export.graphs import (
+    DecoderGraph,
+    EmbeddingGraph,
+    LetterboxedVisionGraph,
+    VisionGraph,
+    VisionPath,
+    anchors_name,
+)
 from edgeprune.export.models import clip, dinov2
 from edgeprune.export.models.base import ModelFamily
-from edgeprune.export.models.layers import Linear, Table
+from edgeprune.export.models.layers import Linear, Table, TableRows
 from edgeprune.export.models.llama import Llama
 from edgeprune.export.models.projector import Projector
 from edgeprune.export.models.vit import Vit
@@ -107,7 +114,22 @@ class Llava(ModelFamily):
         path = self.path(method)
         blocks = range(path.blocks) if whole else [run.first for run in path.runs]
         graph = LetterboxedVisionGraph if self.reads_padding(method) else VisionGraph
-        return graph(Vit(self.spec, blocks, dtype), Projector(self.config, dtype), method, path, static_keep)
+        tower, projector = Vit(self.spec, blocks, dtype), Projector(self.config, dtype)
+        return graph(tower, projector, method, path, static_keep, self._anchors(path, dtype))
+
+    def _anchors(self, path: VisionPath, dtype: torch.dtype) -> dict[str, TableRows]:
+        """Rows of the embedding table that signals ask for.
+
+        Raises:
+            PruningError: an id is outside the vocabulary.
+        """
+        text, made = self.config.text_config, {}
+        for signal in path.signal_blocks:
+            if signal.kind == "anchor_embeddings":
+                if max(signal.anchors) >= text.vocab_size:
+                    raise PruningError(f"anchor {max(signal.anchors)} is outside the vocabulary of {text.vocab_size}")
+                made[anchors_name(signal)] = TableRows(signal.anchors, text.vocab_size, text.hidden_size, dtype)
+        return made
 
     def vision_interface(self, method: PruningMethod, static_keep: int | None, dtype: torch.dtype) -> Interface:
         kept: int | str = "K" if static_keep is None else static_keep

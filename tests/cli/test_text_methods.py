@@ -86,3 +86,18 @@ def test_a_count_that_the_preset_cannot_keep_is_refused(tmp_path: pathlib.Path) 
     with pytest.raises(UserError, match=r"cannot keep 5 of 16 visual tokens; the nearest count it can is 4"):
         plan(ExportRecipe(model="tiny", prune=(spec,), keep=0.3))
     plan(ExportRecipe(model="tiny", prune=(spec,), keep=0.25))
+
+
+def test_an_int8_variant_keeps_the_select_graph_and_answers(bundle: str, tmp_path: pathlib.Path) -> None:
+    import shutil
+
+    copy = str(shutil.copytree(bundle, tmp_path / "copy.bundle"))
+    assert main(["build", copy, "--target", "cpu", "--precision", "int8"]) == 0
+    variant = json.loads((pathlib.Path(copy) / "manifest.json").read_text())["variants"][0]
+    encode, select = variant["graphs"]["vision"]["cdpruner"]
+    assert encode["file"].startswith("variants/")
+    assert select["file"] == "onnx/vision-cdpruner-select.onnx"
+    report = tmp_path / "report.json"
+    argv = ["run", copy, "--variant", variant["slug"], "--image", PICTURE, "--prompt", QUESTION]
+    assert main([*argv, "--max-new-tokens", "3", "--json", str(report)]) == 0
+    assert json.loads(report.read_text())["kept_tokens"] == 4

@@ -30,6 +30,7 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "keys": (HEADS, COUNT, HEAD_WIDTH),
     "cls_hidden": (1, WIDTH),
     "attention": (HEADS, COUNT + 1, COUNT + 1),
+    "anchor_embeddings": (3, WIDTH),
 }
 
 
@@ -100,6 +101,10 @@ def vispruner(ratio: float) -> Callable[..., tuple[list[int], None]]:
     return lambda signals, tokens, keep: (oracles_attention.vispruner(*signals, tokens, keep, ratio), None)
 
 
+def embedlens(weight: float) -> Callable[..., tuple[list[int], None]]:
+    return lambda signals, tokens, keep: (oracles_attention.embedlens(signals, tokens, keep, weight), None)
+
+
 CASES = {
     case.spec: case
     for case in (
@@ -113,6 +118,8 @@ CASES = {
         Case("pagerank", gathered(oracles_attention.pagerank, 5), seeds=1),
         Case("holov", holov(16, 0.09), seeds=10),
         Case("holov:runs=7,variance=5.0,importance=received", holov(7, 5.0), seeds=5),
+        Case("embedlens", embedlens(1.0), seeds=6),
+        Case("embedlens:weight=0.4", embedlens(0.4), seeds=3),
         Case("vispruner", vispruner(0.5), seeds=1),
         Case("vispruner:important_ratio=0.75", vispruner(0.75), (29, 192), seeds=1),
     )

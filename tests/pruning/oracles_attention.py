@@ -108,3 +108,20 @@ def pagerank(attention: np.ndarray, keep: int, iterations: int) -> list[int]:
             s = s / s.sum()
         total += s**2
     return sorted(descending(np.sqrt(total / len(attention))[1:])[:keep])
+
+
+def embedlens(signals: list[np.ndarray], tokens: np.ndarray, keep: int, weight: float) -> list[int]:
+    """signals: anchors (A,C), and attention (N,) where `weight` is below 1. Token by token, anchor by anchor."""
+    anchors = signals[0].astype(np.float64)
+    score = []
+    for place, token in enumerate(tokens.astype(np.float64)):
+        likest = max(float(token @ a / np.sqrt((token @ token) * (a @ a))) for a in anchors)
+        score.append(-weight * likest)
+        if weight < 1:
+            attention = signals[1].astype(np.float64)
+            spread = attention.max() - attention.min() + 1e-6
+            score[-1] += (1 - weight) * (attention[place] - attention.min()) / spread
+    order = sorted(range(len(tokens)), key=lambda place: -score[place])
+    if keep < len(order) and score[order[keep - 1]] - score[order[keep]] < 2e-6:
+        raise Tie
+    return sorted(order[:keep])
