@@ -76,7 +76,7 @@ def measure(name: str, trials: int) -> dict[str, Any]:
             if with_it in files:
                 counts = (total, keep_count(total, RATIO)) if keep is None else (keep_count(total, keep),) * 2
                 for spec, kept in zip((without, with_it), counts, strict=True):
-                    timed[spec] = Timed(folder / files[spec], pixels, kept)
+                    timed[spec] = Timed(folder / files[spec][0], pixels, kept)
         for graph in timed.values():
             graph.run()
             graph.trials_ms.clear()

@@ -42,6 +42,8 @@ from edgeprune.pruning.selectors import gather_tokens
 from tests.pruning.attention_cases import Stage
 
 N, K, C, D, HEADS, MLP = 576, 58, 1024, 4096, 16, 4096
+#: tokens of a question
+M = 16
 TIMED_BLOCKS, BLOCKS = 2, 23
 #: methods timed with other parameters too: another graph
 MORE = ("todre:objective=k-center",)
@@ -74,6 +76,7 @@ class Timed:
         drawn = {name: np.abs(x) / np.abs(x).sum(-1, keepdims=True) if "attention" in name else x
                  for name, x in drawn.items()}  # fmt: skip
         self.feeds = {name: value.astype(np.float32) for name, value in drawn.items()}
+        self.feeds |= {"text_mask": np.ones_like(self.feeds["text_mask"])} if "text_mask" in self.feeds else {}
         values = [torch.from_numpy(value) for value in self.feeds.values()]
         example = (values[:nested], *values[nested:]) if nested >= 0 else tuple(values)
         model = trace(module, example, Interface(inputs, outputs))
@@ -146,6 +149,8 @@ def stage(method: PruningMethod, width: int) -> Timed:
     inputs = [Axis("s", f"s{i}_{s.kind}", "float32", (1, *shapes[s.kind])) for i, s in enumerate(method.needs)]
     nested = len(inputs)
     inputs += [Axis("tokens", "tokens", "float32", (1, N, width)), Axis("slots", "slots", "float32", ("K",))]
+    if method.text:
+        inputs += [Axis("t", "text_embeds", "float32", (1, M, width)), Axis("m", "text_mask", "float32", (1, M))]
     outputs = (Axis("i", "keep_idx", "int64", (1, "K")), Axis("o", "out", "float32", (1, "K", width)))
     # methods that serve only some counts: the nearest to K
     keep = min(method.valid_k(N), key=lambda count: abs(count - K))

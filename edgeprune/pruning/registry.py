@@ -41,6 +41,7 @@ METHODS: Final[dict[str, str]] = {
     "scope": "edgeprune.pruning.scope:Scope",
     "mmtok-vv": "edgeprune.pruning.mmtok_vv:MmtokVv",
     "background": "edgeprune.pruning.background:Background",
+    "cdpruner": "edgeprune.pruning.cdpruner:CDPruner",
     "zoo": "edgeprune.pruning.zoo:Zoo",
     "tome": "edgeprune.pruning.tome:ToMe",
     "flowcut": "edgeprune.pruning.flowcut:FlowCut",

@@ -195,7 +195,8 @@ def together(first: Picture, second: Picture) -> Picture:
 
 
 class Stage(torch.nn.Module):
-    """A method alone: signals, tokens (B,N,C), keep_slots (K,) -> keep_idx (B,K), features (B,K,C)."""
+    """A method alone: signals, tokens (B,N,C), keep_slots (K,) [, text_embeds (B,M,C), text_mask (B,M)]
+    -> keep_idx (B,K), features (B,K,C)."""
 
     def __init__(self, method: PruningMethod) -> None:
         super().__init__()
@@ -206,11 +207,17 @@ class Stage(torch.nn.Module):
             self.register_buffer(key, value, persistent=False)
 
     def forward(
-        self, signals: list[torch.Tensor], tokens: torch.Tensor, keep_slots: torch.Tensor
+        self,
+        signals: list[torch.Tensor],
+        tokens: torch.Tensor,
+        keep_slots: torch.Tensor,
+        text_embeds: torch.Tensor | None = None,
+        text_mask: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         constants = {key: getattr(self, key) for key in self.names}
         given = dict(zip(self.method.needs, signals, strict=True))
-        features = VisualFeatures(tokens, given, (COUNT // COLUMNS, COLUMNS), constants, batch=tokens)
+        grid = (COUNT // COLUMNS, COLUMNS)
+        features = VisualFeatures(tokens, given, grid, constants, tokens, None, text_embeds, text_mask)
         index = self.method.select(self.method.signal(features), keep_slots, features)
         return index, self.method.recycle(tokens, index, features)
 
