@@ -21,8 +21,8 @@ TensorPtr integers(const Backend& backend, const Shape& shape, int64_t first, in
     return tensor;
 }
 
-VisionResult run_vision(const Model& model, const BoundGraph& graph, int64_t keep, const TensorPtr& pixels,
-                        const std::vector<float>& padding, RunContext& context) {
+RoleTensors vision_inputs(const Backend& backend, const BoundGraph& graph, int64_t keep, const TensorPtr& pixels,
+                          const std::vector<float>& padding) {
     RoleTensors inputs{{"pixel_values", pixels}};
     // A graph that keeps every token, and so has no keep_slots, has no use for the mask.
     const bool reads = graph.has_input("pad_mask");
@@ -32,13 +32,18 @@ VisionResult run_vision(const Model& model, const BoundGraph& graph, int64_t kee
     }
     if (reads) {
         const Shape shape{1, static_cast<int64_t>(padding.size())};
-        inputs["pad_mask"] = from_floats(model.backend(), DType::float32, shape, padding.data());
+        inputs["pad_mask"] = from_floats(backend, DType::float32, shape, padding.data());
     }
     if (graph.has_input("keep_slots")) {
         const std::vector<float> slots(static_cast<size_t>(keep), 0.0f);
-        inputs["keep_slots"] = from_floats(model.backend(), DType::float32, {keep}, slots.data());
+        inputs["keep_slots"] = from_floats(backend, DType::float32, {keep}, slots.data());
     }
-    RoleTensors outputs = graph.run(inputs, context);
+    return inputs;
+}
+
+VisionResult run_vision(const Model& model, const BoundGraph& graph, int64_t keep, const TensorPtr& pixels,
+                        const std::vector<float>& padding, RunContext& context) {
+    const RoleTensors outputs = graph.run(vision_inputs(model.backend(), graph, keep, pixels, padding), context);
 
     const Tensor& embeds = *outputs.at("visual_embeds");
     const Tensor& kept = *outputs.at("keep_idx");
