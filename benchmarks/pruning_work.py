@@ -2,7 +2,7 @@
 
 Letters: N visual tokens, S = N + 1 encoder tokens, K kept, C width of the tokens the method reads, V width of the
 encoder, D of the decoder, H heads. A multiply-add is two operations; a sort of n numbers is n log2 n. The batch is one
-picture.
+picture; the few tokens of a question are not counted.
 """
 
 from __future__ import annotations
@@ -151,6 +151,7 @@ WORK: Final[dict[str, Work]] = {
     "zoo": Work("greedy", lambda s: s.cosine + 5.0 * s.k * s.n, _matrix),
     "tome": Work("attention", _tome, _matrix),
     "scope": Work("greedy", lambda s: s.cosine + s.n**2 + _gain_steps(s), lambda s: 2 * _matrix(s)),
+    "mmtok": Work("greedy", lambda s: s.cosine + 4.0 * s.n**2 + _gain_steps(s), lambda s: 2 * _matrix(s)),
     "mmtok-vv": Work("greedy", lambda s: s.cosine + 4.0 * s.n**2 + _gain_steps(s), lambda s: 2 * _matrix(s)),
 }
 

@@ -12,6 +12,7 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
+from edgeprune.errors import PruningError
 from edgeprune.export.graphs import VisionGraph
 from edgeprune.export.models.base import ModelFamily
 from edgeprune.export.passes.attach import attach
@@ -50,6 +51,12 @@ class GraphSet:
         static_keep: bool,
         dtype: torch.dtype,
     ) -> None:
+        question = next((method for method, _ in methods.values() if method.text), None)
+        if question is not None:
+            raise PruningError(
+                f"{question.name} reads the question, which exported graphs do not take yet; "
+                f"the nearest that fits is {question.nearest[0]}"
+            )
         self.family, self.methods, self.dtype = family, methods, dtype
         self._static = static_keep
 

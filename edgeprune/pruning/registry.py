@@ -39,6 +39,7 @@ METHODS: Final[dict[str, str]] = {
     "mmr": "edgeprune.pruning.mmr:Mmr",
     "scope": "edgeprune.pruning.scope:Scope",
     "mmtok-vv": "edgeprune.pruning.mmtok_vv:MmtokVv",
+    "mmtok": "edgeprune.pruning.mmtok:MMTok",
     "zoo": "edgeprune.pruning.zoo:Zoo",
     "tome": "edgeprune.pruning.tome:ToMe",
 }

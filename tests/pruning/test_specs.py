@@ -8,6 +8,7 @@ from edgeprune.errors import PruningError
 from edgeprune.pruning.registry import METHODS, method_class, method_names, parse
 from tests.pruning.attention_cases import CASES
 from tests.pruning.in_encoder_cases import ORACLES as IN_ENCODER
+from tests.pruning.question_cases import QUESTION_CASES as QUESTION
 from tests.pruning.test_greedy import SPECS as GREEDY
 from tests.pruning.test_methods import BY_SCORE
 
@@ -77,6 +78,7 @@ def test_every_method_states_itself(name: str) -> None:
 
 def test_every_method_has_an_oracle_row_and_a_docstring_with_its_source() -> None:
     rows = {*BY_SCORE, *(spec.partition(":")[0] for spec in (*CASES, *GREEDY, *IN_ENCODER))}
+    rows |= {spec.partition(":")[0] for spec in QUESTION}
     assert set(method_names()) == rows
     for name in method_names():
         assert len(method_class(name).__doc__ or "") > 60, name
