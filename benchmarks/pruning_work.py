@@ -111,6 +111,17 @@ def _tome(s: Sizes) -> float:
     return total
 
 
+def _flowcut(s: Sizes) -> float:
+    """Per block: [CLS] value against all, softmax, 1-norm, two sorts; and what a stage gathers."""
+    total, before = 0.0, s.n
+    for after in parse("flowcut").schedule(s.n, s.blocks, s.k)[:-1]:
+        total += (
+            2.0 * before * s.v + 5.0 * before * s.heads + 2.0 * before * s.v / s.heads + 3 * before * math.log2(before)
+        )
+        before = after
+    return total
+
+
 def _vflowopt(s: Sizes) -> float:
     """Mean over heads, importance, four windows."""
     return s.map_bytes / 4 + 2.0 * s.n**2 + 8.0 * s.n * s.c + 6 * s.sort
@@ -149,10 +160,13 @@ WORK: Final[dict[str, Work]] = {
     "todre": Work("greedy", lambda s: s.cosine + 3.0 * s.k * s.n, _matrix),
     "mmr": Work("greedy", lambda s: s.cosine + 5.0 * s.k * s.n, _matrix),
     "zoo": Work("greedy", lambda s: s.cosine + 5.0 * s.k * s.n, _matrix),
+    "embedlens": Work("attention", lambda s: 9.0 * s.n * s.c + _top_k(s), lambda s: 4.0 * s.n * s.c),
     "tome": Work("attention", _tome, _matrix),
+    "flowcut": Work("attention", _flowcut, lambda s: s.heads * _vector(s)),
     "scope": Work("greedy", lambda s: s.cosine + s.n**2 + _gain_steps(s), lambda s: 2 * _matrix(s)),
     "mmtok": Work("greedy", lambda s: s.cosine + 4.0 * s.n**2 + _gain_steps(s), lambda s: 2 * _matrix(s)),
     "mmtok-vv": Work("greedy", lambda s: s.cosine + 4.0 * s.n**2 + _gain_steps(s), lambda s: 2 * _matrix(s)),
+    "background": Work("attention", _top_k, _vector),
 }
 
 #: kind of signal -> operations that the encoder spends on it and would not spend without it (its keys exist anyway)
@@ -164,15 +178,44 @@ SIGNAL_FLOPS: Final[dict[str, Callable[[Sizes], float]]] = {
     "keys": lambda s: 0.0,
     "cls_hidden": lambda s: 0.0,
     "hidden": lambda s: 0.0,
+    "anchor_embeddings": lambda s: 0.0,
+    "foreground": lambda s: scorer_flops(s.n),
     # along its default number of directions
     "projector_sensitivity": lambda s: Signal("").directions * 2.0 * s.d * (s.v + s.n * (s.d + 1)) + 8.0 * s.n * s.d,
 }
+
+
+def scorer_flops(n: int, width: int = 128, layers: int = 2, patch_px: int = 14) -> float:
+    """Operations of the background scorer on N patches, MLP of four times its width."""
+    return 2.0 * n * 3 * patch_px**2 * width + layers * (24.0 * n * width**2 + 4.0 * n**2 * width) + 2.0 * n * width
 
 
 def encoder_flops(s: Sizes, blocks: int, mlp: int) -> float:
     """Operations of `blocks` transformer blocks on S tokens, MLP of width `mlp`."""
     tokens = s.n + 1
     return blocks * (tokens * s.v * (8.0 * s.v + 4.0 * mlp) + 4.0 * tokens**2 * s.v)
+
+
+def vision_flops(
+    *,
+    n: int,
+    entered: int,
+    kept: int,
+    width: int,
+    mlp: int,
+    blocks: int,
+    patch_px: int,
+    decoder_width: int,
+    scorer: bool,
+) -> float:
+    """Operations of a whole vision graph: patch embedding of N, `blocks` blocks on the patches that entered and [CLS],
+    the last of them with queries and MLP for kept tokens only, projector on kept tokens, and the background scorer."""
+    tokens = entered + 1
+    patches = 2.0 * n * 3 * patch_px**2 * width
+    whole = (blocks - 1) * (tokens * width * (8.0 * width + 4.0 * mlp) + 4.0 * tokens**2 * width)
+    last = 4.0 * tokens * width**2 + kept * (4.0 * width**2 + 4.0 * width * mlp + 4.0 * tokens * width)
+    own = scorer_flops(n) if scorer else 0.0
+    return patches + whole + last + projector_flops(kept, width, decoder_width) + own
 
 
 def thinned_encoder_flops(s: Sizes, counts: tuple[int, ...], mlp: int) -> float:

@@ -1,4 +1,4 @@
-"""Builds the int8 variant of the target cpu, and compares it with the canonical graphs before it is published."""
+"""Builds int8 and int4 variants of the target cpu; they are compared with the canonical graphs before publication."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgeprune import machine
 from edgeprune.bundle import Bundle
-from edgeprune.engines import calibration, precisions, quantise
+from edgeprune.engines import calibration, int4, precisions, quantise
+from edgeprune.engines.accuracy import distance
 from edgeprune.engines.targets import Target
 from edgeprune.engines.weights import WeightFile
 from edgeprune.errors import CheckFailed, UserError
@@ -22,11 +24,32 @@ from edgeprune.manifest import Graph, ParityRow
 from edgeprune.tolerances import TOLERANCES
 from edgeprune.variant_writer import VariantWriter, to_json
 
-#: noise (quantise.noise) above which a product stays fp32: the first limit that meets the tolerance is taken.
-NOISE_LIMITS = (0.1, 0.05, 0.03, 0.02)
-WEIGHTS = "int8.data"
+WEIGHTS = "weights.data"
 _PACKAGES = ("onnx", "onnxruntime")
 _ROLES = {"vision": "visual_embeds", "decoder": "logits"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Scheme:
+    """How the products of a graph get a precision.
+
+    Attributes:
+        noise: what the precision does to each product, on these inputs.
+        limits: products noisier than this stay fp32; the first limit that meets the tolerance is taken.
+        quantise: the graph without those products.
+        min_onnxruntime: the oldest that runs such graphs.
+    """
+
+    noise: Callable[[Path, quantise.Arrays, Path], dict[str, float]]
+    limits: tuple[float, ...]
+    quantise: Callable[[Path, list[str]], Any]
+    min_onnxruntime: str
+
+
+SCHEMES = {
+    "int8": Scheme(quantise.noise, (0.1, 0.05, 0.03, 0.02), quantise.quantise, "1.17"),
+    "int4": Scheme(int4.noise, (0.2, 0.15, 0.12, 0.1), int4.quantise, int4.MIN_ONNXRUNTIME),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +70,7 @@ def require(bundle: Bundle, target: Target, precision: dict[str, str]) -> None:
     if set(precision.values()) == {"fp32"}:
         raise UserError("the bundle's own graphs are the fp32 ones: run it without a variant.")
     if bundle.manifest.recipe.get("dtype") == "fp16":
-        raise UserError("int8 is made from fp32 graphs: export the bundle again with --dtype fp32.")
+        raise UserError("int8 and int4 are made from fp32 graphs: export the bundle again with --dtype fp32.")
 
 
 def build_key(bundle: Bundle, target: Target, precision: dict[str, str]) -> str:
@@ -58,12 +81,22 @@ def build_key(bundle: Bundle, target: Target, precision: dict[str, str]) -> str:
         "target": target.name,
         "precision": precision,
         "options": {
-            "noise_limits": NOISE_LIMITS,
-            "tolerance": [TOLERANCES[f"{role}_int8"] for role in _ROLES.values()],
+            "noise_limits": {word: scheme.limits for word, scheme in SCHEMES.items()},
+            "int4_block": int4.BLOCK,
+            "tolerance": [TOLERANCES[f"{role}_{word}"] for role in _ROLES.values() for word in SCHEMES],
         },
         "versions": versions(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def min_onnxruntime(bundle: Bundle, precision: dict[str, str]) -> str:
+    """The oldest onnxruntime that runs the bundle in this precision."""
+    known = [
+        bundle.manifest.min_onnxruntime,
+        *(SCHEMES[word].min_onnxruntime for word in precision.values() if word in SCHEMES),
+    ]
+    return max(known, key=lambda text: tuple(map(int, text.split("."))))
 
 
 def versions() -> dict[str, str]:
@@ -94,7 +127,8 @@ def build(
         graphs, rows, made = _graphs(job, precision)
         facts = {
             "target": target.name, "precision": precision, "measured_on": job.inputs.source, "graphs": made,
-            "versions": versions(), "machine": {key: machine.facts()[key] for key in ("processor", "cpu_flags")},
+            "min_onnxruntime": min_onnxruntime(bundle, precision), "versions": versions(),
+            "machine": {key: machine.facts()[key] for key in ("processor", "cpu_flags")},
             "seconds": round(time.monotonic() - started, 1),
         }  # fmt: skip
         (writer.path / "build.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
@@ -109,8 +143,8 @@ def _graphs(job: Job, precision: dict[str, str]) -> tuple[dict[str, Any], list[P
     written: dict[str, Any] = {"vision": {}, "embedding": canonical.embedding, "decoder": canonical.decoder}
     rows, made = [], []
     for stage, name, graph, feeds in _work(job):
-        if precision[stage] == "int8":
-            quantised, row, facts = _int8(job, stage, name, graph, feeds)
+        if precision[stage] in SCHEMES:
+            quantised, row, facts = _quantised(job, (stage, name, precision[stage]), graph, feeds)
             rows.append(row)
             made.append(facts)
         else:
@@ -130,51 +164,51 @@ def _work(job: Job) -> Iterator[tuple[str, str, Graph, dict[str, Any]]]:
     yield "decoder", "decoder", graphs.decoder, job.inputs.decoder
 
 
-def _int8(
-    job: Job, stage: str, name: str, graph: Graph, feeds: dict[str, Any]
+def _quantised(
+    job: Job, what: tuple[str, str, str], graph: Graph, feeds: dict[str, Any]
 ) -> tuple[Graph, ParityRow, dict[str, Any]]:
-    """One graph in int8, with the fewest products in fp32 that meet the tolerance."""
-    source = job.bundle.file(graph.file)
-    role = _ROLES[stage]
+    """One graph in a precision with the fewest products in fp32 that meet the tolerance; `what`: stage, name, word."""
+    stage, name, word = what
+    source, role, scheme = job.bundle.file(graph.file), _ROLES[stage], SCHEMES[word]
     output = next(tensor.name for tensor in graph.outputs if tensor.role == role)
     (wanted,) = quantise.run(source, feeds, [output])
-    noise = quantise.noise(source, feeds, job.writer.path)
-    file, tolerance = source.name, TOLERANCES[f"{role}_int8"]
-    for limit in NOISE_LIMITS:
+    noise = scheme.noise(source, feeds, job.writer.path)
+    tolerance = TOLERANCES[f"{role}_{word}"]
+    for limit in scheme.limits:
         fp32 = sorted(node for node, value in noise.items() if value > limit)
-        model = quantise.quantise(source, fp32)
-        trial = job.writer.path / f"trial-{file}"
-        WeightFile(trial.with_suffix(".data")).save(_copy(model), trial)
-        (found,) = quantise.run(trial, feeds, [output])
-        for path in (trial, trial.with_suffix(".data")):
-            path.unlink(missing_ok=True)
-        away = distance(found, wanted)
-        job.say(f"{file}: {len(noise) - len(fp32)} of {len(noise)} products in int8, 1 - cosine of {role} {away:.2g}")
+        model = scheme.quantise(source, fp32)
+        away = distance(_trial(job, model, source.name, feeds, output), wanted)
+        kept = len(noise) - len(fp32)
+        job.say(f"{source.name}: {kept} of {len(noise)} products in {word}, 1 - cosine of {role} {away:.2g}")
         if away <= tolerance:
             break
     else:
-        other = ",".join(f"{graph}={'fp32' if graph == stage else 'int8'}" for graph in precisions.GRAPHS)
+        other = ",".join(f"{graph}={'fp32' if graph == stage else word}" for graph in precisions.GRAPHS)
         raise CheckFailed(
-            f"{file}: 1 - cosine of {role} is {away:.2g} in int8, more than {tolerance:g}; nothing was "
+            f"{source.name}: 1 - cosine of {role} is {away:.2g} in {word}, more than {tolerance:g}; nothing was "
             f"changed, keep it in fp32 with --precision {other}."
         )
-    job.weights.save(model, job.writer.path / file)
-    data = (job.writer.name(WEIGHTS),)
+    job.weights.save(model, job.writer.path / source.name)
     digests = {name: job.bundle.manifest.files[name].sha256 for name in (graph.file, *graph.data)}
-    facts = {"file": file, "graph_sha256": digests, "noise_limit": limit, "fp32": fp32}
+    facts = {
+        "file": source.name, "precision": word, "graph_sha256": digests, "noise_limit": limit, "fp32": fp32,
+    }  # fmt: skip
     row = ParityRow(f"{stage}/{name}", f"1 - cosine of {role}", away, tolerance, True)
-    return dataclasses.replace(graph, file=job.writer.name(file), data=data), row, facts
+    data = (job.writer.name(WEIGHTS),)
+    return dataclasses.replace(graph, file=job.writer.name(source.name), data=data), row, facts
+
+
+def _trial(job: Job, model: Any, file: str, feeds: dict[str, Any], output: str) -> np.ndarray[Any, Any]:
+    """One output of a model that is written for the moment, and removed again."""
+    trial = job.writer.path / f"trial-{file}"
+    WeightFile(trial.with_suffix(".data")).save(_copy(model), trial)
+    (found,) = quantise.run(trial, feeds, [output])
+    for path in (trial, trial.with_suffix(".data")):
+        path.unlink(missing_ok=True)
+    return found
 
 
 def _copy(model: Any) -> Any:
     copy = type(model)()
     copy.CopyFrom(model)
     return copy
-
-
-def distance(found: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any]) -> float:
-    """1 - cosine of two tensors as one vector each; 1 where the shapes differ or a value is not finite."""
-    if found.shape != wanted.shape or not np.isfinite(found).all():
-        return 1.0
-    a, b = found.astype(np.float64).ravel(), wanted.astype(np.float64).ravel()
-    return float(1 - a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-300))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,23 @@ def noise(graph: Path, feeds: Arrays, scratch: Path) -> dict[str, float]:
     The step is the range divided by 255; rounding to it makes an error of step / sqrt(12). `scratch` is a folder on the
     bundle's file system, for a probe that is removed again.
     """
-    model = onnx.load(graph, load_external_data=False)
-    nodes = products(model)
-    names = [name for name in dict.fromkeys(node.input[0] for node in nodes) if name not in feeds]
-    with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        probe = _with_outputs(model, names, graph.parent, Path(folder))
-        values = {**feeds, **dict(zip(names, run(probe, feeds, names), strict=True))}
+    values = activations(graph, feeds, scratch)
+    nodes = products(onnx.load(graph, load_external_data=False))
     return {node.name: _relative_noise(values[node.input[0]]) for node in nodes}
+
+
+def activations(graph: Path, feeds: Arrays, scratch: Path) -> Arrays:
+    """The first input of every product, by tensor name, for these feeds."""
+    model = onnx.load(graph, load_external_data=False)
+    return tensors(graph, feeds, [node.input[0] for node in products(model)], scratch)
+
+
+def tensors(graph: Path, feeds: Arrays, names: Sequence[str], scratch: Path) -> Arrays:
+    """Intermediate tensors of a graph by name, for these feeds; a probe in the folder `scratch` is removed again."""
+    asked = [name for name in dict.fromkeys(names) if name not in feeds]
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        probe = _with_outputs(onnx.load(graph, load_external_data=False), asked, graph.parent, Path(folder))
+        return {**feeds, **dict(zip(asked, run(probe, feeds, asked), strict=True))}
 
 
 def quantise(graph: Path, fp32: list[str]) -> onnx.ModelProto:
@@ -48,7 +58,7 @@ def quantise(graph: Path, fp32: list[str]) -> onnx.ModelProto:
     model = onnx.load(graph)
     # A Gemm becomes a MatMul with a transposed weight; the shapes noted before would contradict it.
     del model.graph.value_info[:]
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         out = Path(folder) / graph.name
         # Weights of 7 bits: the sum of two products of 8 bits overflows on x86 processors without VNNI.
         quantize_dynamic(
@@ -56,6 +66,11 @@ def quantise(graph: Path, fp32: list[str]) -> onnx.ModelProto:
             weight_type=QuantType.QInt8, nodes_to_exclude=fp32, use_external_data_format=True,
         )  # fmt: skip
         return onnx.load(out)
+
+
+def load(graph: Path) -> onnx.ModelProto:
+    """The graph with its weights inside."""
+    return onnx.load(graph)
 
 
 def run(graph: Path, feeds: Arrays, names: list[str]) -> list[np.ndarray[Any, Any]]:
@@ -71,6 +86,11 @@ def _with_outputs(model: onnx.ModelProto, names: list[str], weights: Path, folde
     """A copy of the graph that also returns `names`; its external data is linked."""
     known = {info.name for info in model.graph.output}
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
+    return linked(model, weights, folder)
+
+
+def linked(model: onnx.ModelProto, weights: Path, folder: Path) -> Path:
+    """Writes a model without its external data into a folder, where the data of the folder `weights` is linked."""
     for tensor in model.graph.initializer:
         for entry in tensor.external_data:
             if entry.key == "location" and not (folder / entry.value).exists():
@@ -87,7 +107,7 @@ def _relative_noise(values: np.ndarray[Any, Any]) -> float:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """onnxruntime.quantization recommends its own preparation in the root logger on every call."""
     logging.disable(logging.WARNING)
     try:

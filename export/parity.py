@@ -12,6 +12,7 @@ from edgeprune.errors import CheckFailed, DependencyError
 from edgeprune.export.golden import Golden
 from edgeprune.export.models.base import ModelFamily
 from edgeprune.export.reference import Reference, VisionReference
+from edgeprune.export.writer import vision_file
 from edgeprune.pruning.base import PruningMethod
 from edgeprune.tolerances import TOLERANCES
 
@@ -41,7 +42,7 @@ def check(
     suffix = "" if dtype == "fp32" else f"_{dtype}"
     rows: list[Row] = []
     for key, (method, _) in methods.items():
-        rows += _vision(folder / f"vision-{key}.onnx", f"vision/{key}", golden, key, method, suffix)
+        rows += _vision(folder / vision_file(key), f"vision/{key}", golden, key, method, suffix)
     rows.append(_embedding(folder / "embedding.onnx", golden, reference, suffix))
     rows += _decoder(folder / "decoder.onnx", golden, reference, default, suffix)
     failed = [row for row in rows if not row["passed"]]

@@ -43,6 +43,8 @@ class ModelOptions(ctypes.Structure):
         ("cores", c_char_p),
         ("no_spinning", c_int32),
         ("reserved", c_int32),
+        ("map_weights", c_int32),
+        ("reserved_2", c_int32),
     )
 
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprune import __version__
 from edgeprune.cli.arguments import add_json, add_no_verify, keeps, names, positive, question, value
 from edgeprune.cli.output import table, write_json
+from edgeprune.cli.progress import bar
 from edgeprune.errors import UserError
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ def run(args: argparse.Namespace) -> int:
     report = evaluate(args, bundle, dataset, grid)
     if args.json is not None:
         write_json(report, args.json)
+        if args.json != "-" and args.resume is None and not report["partial"]:
+            _beside(args.json).unlink(missing_ok=True)
     if args.json != "-":
         print(summary(report))
     return INTERRUPTED if report["partial"] else 0
@@ -115,12 +117,10 @@ def evaluate(args: argparse.Namespace, bundle: Bundle, dataset: Dataset, grid: A
         with Model.open(args.bundle, variant=args.variant, threads=args.threads, verify="sizes") as model:
             described = model.describe()
             result = evaluation.run(
-                model, dataset, grid.cases, work, max_new_tokens=args.max_new_tokens, progress=_progress()
+                model, dataset, grid.cases, work, max_new_tokens=args.max_new_tokens, progress=bar("answers")
             )
-    except BaseException:
+    finally:
         work.close()
-        raise
-    work.close(remove=args.resume is None and not result.partial)
     return {
         "bundle": args.bundle.name,
         "bundle_sha256": facts["bundle"],
@@ -146,8 +146,13 @@ def open_work(args: argparse.Namespace, facts: dict[str, Any]) -> WorkFile:
 
     path = args.resume
     if path is None and args.json not in (None, "-"):
-        path = Path(f"{args.json}.work")
+        path = _beside(args.json)
     return WorkFile(path, facts)
+
+
+def _beside(target: str) -> Path:
+    """The work file that lives as long as FILE is not there yet."""
+    return Path(f"{target}.work")
 
 
 def summary(report: dict[str, Any]) -> str:
@@ -166,14 +171,3 @@ def summary(report: dict[str, Any]) -> str:
             )
         )
     return "\n".join(lines)
-
-
-def _progress() -> Callable[[int, int], None]:
-    """Counts answers on a terminal's stderr; silent in a pipe."""
-    if not sys.stderr.isatty():
-        return lambda done, total: None
-
-    def show(done: int, total: int) -> None:
-        print(f"\ranswer {done} of {total}" if done < total else "\r\x1b[K", end="", file=sys.stderr, flush=True)
-
-    return show

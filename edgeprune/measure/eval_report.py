@@ -18,7 +18,10 @@ DEFAULT_FIELDS = ("category", "size")
 
 
 def report(result: Evaluated, fields: Sequence[str]) -> dict[str, Any]:
-    """{"partial", "cases", "random", "tests", "results"}; every case on the items that all cases have answered."""
+    """{"partial", "answered", "cases", "random", "losses", "tests", "results"}.
+
+    Scores and tests are on the items that all cases have answered, `results` are all answers.
+    """
     answered = {case: result.answers(case) for case in result.cases}
     common = [item for item in result.dataset.items if all(item.id in found for found in answered.values())]
     rows = {case: [(item, answered[case][item.id]) for item in common] for case in result.cases}
@@ -28,6 +31,7 @@ def report(result: Evaluated, fields: Sequence[str]) -> dict[str, Any]:
         "answered": len(common),
         "cases": [_scored(result, case, rows[case], fields) for case in result.cases],
         "random": _random(result.cases, rows, fields),
+        "losses": _losses(result.cases, scores) if common else [],
         "tests": _tests(result.cases, scores) if common else [],
         "results": [
             {"case": case.name, **_answer(answer), "fields": dict(item.fields)}
@@ -67,7 +71,9 @@ def _answer(answer: Any) -> dict[str, Any]:
 def _random(cases: Sequence[Case], rows: Any, fields: Sequence[str]) -> list[dict[str, Any]]:
     """Per keep ratio: mean over the seeds with Student's interval, and the same by field."""
     found = []
-    for keep, group in _seeds(cases).items():
+    for (name, keep), group in _grouped(cases).items():
+        if name != RANDOM:
+            continue
         totals = [summary(rows[case])["score"] for case in group]
         if None in totals:
             continue
@@ -91,11 +97,27 @@ def _spread(scores: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def _seeds(cases: Sequence[Case]) -> dict[float, list[Case]]:
-    found: dict[float, list[Case]] = {}
+def _losses(cases: Sequence[Case], scores: dict[Case, list[float]]) -> list[dict[str, Any]]:
+    """What every method lost against the first case that keeps all tokens, question by question."""
+    full = next((case for case in cases if case.keep == 1), None)
+    found = []
+    for (group, keep), same in _grouped(cases).items():
+        if full is not None and keep < 1:
+            mean = list(np.mean([scores[case] for case in same], axis=0))
+            paired = statistics.compare(scores[full], mean)
+            found.append({
+                "method": group, "keep": keep, "kept_tokens": same[0].kept, "unpruned": full.name,
+                "loss": paired.difference, "interval": list(paired.interval), "p": paired.p, "test": paired.test,
+            })  # fmt: skip
+    return found
+
+
+def _grouped(cases: Sequence[Case]) -> dict[tuple[str, float], list[Case]]:
+    """(method, keep) -> its cases; the seeds of random are one method."""
+    found: dict[tuple[str, float], list[Case]] = {}
     for case in cases:
-        if case.group == RANDOM:
-            found.setdefault(case.keep, []).append(case)
+        if case.method is not None:
+            found.setdefault((case.group, case.keep), []).append(case)
     return found
 
 

@@ -6,6 +6,7 @@ picture. A line is appended and flushed when all its answers are there, and a to
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -77,19 +78,21 @@ class WorkFile:
         if self._stream is not None:
             self._write(asdict(block))
 
-    def close(self, *, remove: bool = False) -> None:
-        """Closes the file, and removes it when its results stand elsewhere."""
+    def close(self) -> None:
+        """Closes the file; it stays where it is."""
         if self._stream is not None:
             self._stream.close()
             self._stream = None
-        if remove and self.path is not None:
-            self.path.unlink(missing_ok=True)
 
     def _open(self, path: Path, settings: dict[str, Any]) -> None:
         try:
-            size = self._read(path, settings) if path.exists() else 0
             self._stream = path.open("a", encoding="utf-8")
+            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            size = self._read(path, settings)
             self._stream.truncate(size)
+        except BlockingIOError:
+            self.close()
+            raise UserError(f"another evaluation is writing {path}; wait for it or name another file.") from None
         except OSError as error:
             raise UserError(f"cannot use the work file {path}: {error.strerror}.") from error
         if not size:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
-from edgeprune.bundle import Bundle
+from edgeprune.bundle import MANIFEST, Bundle
 from edgeprune.errors import UserError
 from edgeprune.measure.dataset import Dataset, Item
 from edgeprune.measure.eval_work import Asked, Block, WorkFile
@@ -42,10 +42,10 @@ class Evaluated:
 
 def identity(bundle: Bundle, variant: str | None) -> str:
     """SHA-256 of all of a bundle that decides answers: graphs, tokenizer, prompt, preprocessing, one variant."""
-    manifest = bundle.manifest
     built = {} if variant is None else bundle.variant(variant, verify="sizes").files
-    parts = [asdict(manifest.prompt), asdict(manifest.tokens), asdict(manifest.preprocess), asdict(manifest.methods)]
-    files = {name: entry.sha256 for name, entry in {**manifest.files, **built}.items()}
+    stated = json.loads((bundle.path / MANIFEST).read_bytes())
+    parts = [stated[key] for key in ("prompt", "tokens", "preprocess", "methods", "files")]
+    files = {name: entry.sha256 for name, entry in built.items()}
     return hashlib.sha256(json.dumps([*parts, files], sort_keys=True).encode()).hexdigest()
 
 

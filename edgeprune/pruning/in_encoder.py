@@ -6,7 +6,7 @@ C width, H heads, d head width. Shapes shrink from block to block, so K is baked
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -72,6 +72,11 @@ class InEncoder(PruningMethod):
         """[CLS] guides every block and must not be among the visual tokens."""
         return True
 
+    @property
+    def honours_padding(self) -> bool:
+        """Blocks mix padding into what they merge and measure, so letter-boxed pictures are refused."""
+        return False
+
     def schedule(self, n: int, blocks: int, k: int) -> tuple[int, ...]:
         """Visual tokens that leave each of `blocks` blocks when `n` enter the first; the last number is `k`.
 
@@ -86,6 +91,15 @@ class InEncoder(PruningMethod):
         Args:
             count: at most the n that enter. k: visual tokens behind the last block. iota: (N,) int64, 0..N-1.
         """
+        raise NotImplementedError
+
+    def measured(self, view: BlockView, blocks: int, k: int) -> int:
+        """Visual tokens that the paper's rule leaves behind a block for the picture at hand, batch 1."""
+        raise NotImplementedError
+
+    def calibrated(self, runs: Sequence[Sequence[int]]) -> InEncoder:
+        """The method with the schedule that pictures ask for. `runs`: visual tokens left behind each block, a row per
+        picture."""
         raise NotImplementedError
 
     def finish(self, passing: Passing) -> tuple[Tensor | None, Tensor]:
@@ -103,3 +117,11 @@ class InEncoder(PruningMethod):
 def keep_rows(x: Tensor) -> Tensor:
     """All rows, as they are."""
     return x
+
+
+def held_between(n: int, blocks: int, steps: Mapping[int, int]) -> tuple[int, ...]:
+    """Tokens behind each block when `n` enter the first and block b leaves `steps[b]`; the others leave all."""
+    behind = [n]
+    for block in range(blocks):
+        behind.append(steps.get(block, behind[-1]))
+    return tuple(behind[1:])

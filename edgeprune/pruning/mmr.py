@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from edgeprune.pruning.base import PruningMethod, Signal, VisualFeatures
-from edgeprune.pruning.greedy import cosine, greedy
+from edgeprune.pruning.greedy import cosine, greedy, scaled_to_one
 from edgeprune.pruning.parameters import importance_signal, require_between
 
 
@@ -53,14 +53,7 @@ class Mmr(PruningMethod):
         """(B,K) int64 in raster order."""
         assert scores is not None
         assert features.tokens is not None
-        pad = features.pad_mask
-        seen = (
-            (scores, scores)
-            if pad is None
-            else (scores.masked_fill(pad, torch.inf), scores.masked_fill(pad, -torch.inf))
-        )
-        least, most = seen[0].amin(1, keepdim=True), seen[1].amax(1, keepdim=True)
-        scaled = (scores - least) / (most - least + 1e-6)
+        scaled, pad = scaled_to_one(scores, features.pad_mask, 1e-6), features.pad_mask
         gain, cost = self.balance * scaled, 1.0 - self.balance
         nothing = torch.full_like(scores, -2.0)  # below every cosine
         iota, near = features.constants["iota"], cosine(features.tokens)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from edgeprune.pruning.base import PruningMethod, Signal, VisualFeatures
-from edgeprune.pruning.greedy import cosine, greedy
+from edgeprune.pruning.greedy import cosine, greedy, scaled_to_one
 from edgeprune.pruning.parameters import require_between, require_choice
 
 SENSITIVITIES: Final = ("jvp", "norm")
@@ -61,13 +61,15 @@ class Zoo(PruningMethod):
         """(B,K) int64 in raster order."""
         assert scores is not None
         assert features.tokens is not None
-        least, most = scores.amin(1, keepdim=True), scores.amax(1, keepdim=True)
+        pad = features.pad_mask
+        scaled = scaled_to_one(scores, pad, 1e-8)
+        seen = scaled if pad is None else scaled.masked_fill(pad, 0.0)
         # where all are alike, diversity alone decides
-        scaled = torch.where(most > least, (scores - least) / (most - least + 1e-8), torch.ones_like(scores))
+        scaled = scaled.masked_fill(seen.amax(1, keepdim=True) <= 0, 1.0)
         nothing = torch.full_like(scores, -2.0)  # below every cosine
         iota, near = features.constants["iota"], cosine(features.tokens)
 
         def score(nearest: Tensor) -> Tensor:
             return scaled * (1.0 - nearest)
 
-        return greedy(scaled, nothing, near, score, torch.maximum, keep_slots, iota, features.pad_mask)
+        return greedy(scaled, nothing, near, score, torch.maximum, keep_slots, iota, pad)

@@ -161,6 +161,11 @@ typedef struct ep_model_options {
                                         the thread that calls, which the caller pins; the others are pinned */
     int32_t no_spinning;             /* non-zero: idle threads sleep at once, for machines with other work to do */
     int32_t reserved;                /* 0 */
+    int32_t map_weights;             /* non-zero: onnxruntime works on the bundle's files as they lie in memory, instead
+                                        of on repacked copies: opening is faster, processes share the memory, and the
+                                        system may drop and reread it. Runs may be slower. Do not write into the files
+                                        of an open bundle: a page that is gone ends the process (SIGBUS) */
+    int32_t reserved_2;              /* 0 */
 } ep_model_options;
 EP_API void ep_model_options_init(ep_model_options *options);
 EP_API void ep_model_options_init_sized(ep_model_options *options, size_t size);

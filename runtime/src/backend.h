@@ -67,6 +67,11 @@ struct Threading {
     bool spin = true;        // idle threads wait busily for a short time
 };
 
+struct GraphOptions {
+    Threading threading;
+    bool map_weights = false;  // no repacked copies of the weights: the files serve as they lie in memory
+};
+
 // An inference engine with one execution provider. Thread-safe.
 class Backend {
 public:
@@ -75,9 +80,12 @@ public:
     virtual std::string version() const = 0;
     // Path of the engine's shared library.
     virtual std::string library() const = 0;
-    virtual std::unique_ptr<Graph> open_graph(const std::string& path, const Threading& threading) const = 0;
+    virtual std::unique_ptr<Graph> open_graph(const std::string& path, const GraphOptions& options) const = 0;
     // Not initialised. Dimensions may be 0.
     virtual TensorPtr new_tensor(DType dtype, const Shape& shape) const = 0;
+    // The memory of `whole`, a tensor of this backend, from its beginning on, as a tensor of a shape that takes no more
+    // of it. It keeps that memory alive.
+    virtual TensorPtr view(const TensorPtr& whole, const Shape& shape) const = 0;
 };
 
 // The float32 values of a float32 or float16 tensor.

@@ -84,7 +84,7 @@ std::unique_ptr<BoundGraph> Model::load(const GraphSpec& spec, const Threading& 
     for (const std::string& file : spec.data) files_.verified(manifest_, file, settings_.hashes);
     const std::string path = files_.verified(manifest_, spec.file, settings_.hashes);
     log(EP_LOG_INFO, "loading " + path);
-    return std::make_unique<BoundGraph>(spec, backend_->open_graph(path, threading));
+    return std::make_unique<BoundGraph>(spec, backend_->open_graph(path, {threading, settings_.map_weights}));
 }
 
 const MethodSpec& Model::method(const std::string& name) const {

@@ -19,6 +19,7 @@ struct ModelSettings {
     std::string onnxruntime_library;  // "" : search
     std::string variant;              // "" : the canonical graphs
     Threading threading;
+    bool map_weights = false;
     bool hashes = true;
     int64_t memory_limit_bytes = 0;  // 0: none
     int64_t context_tokens = 0;      // 0: the manifest's context length

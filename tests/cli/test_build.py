@@ -14,6 +14,7 @@ import onnxruntime
 import pytest
 
 from edgeprune.bundle import MANIFEST, Bundle, scan_files
+from edgeprune.engines import calibration, int4
 from edgeprune.runtime.session import Model
 from edgeprune.tolerances import TOLERANCES
 from edgeprune.variant_writer import VariantWriter
@@ -79,6 +80,66 @@ def test_run_takes_the_variant(built: pathlib.Path, tmp_path: pathlib.Path) -> N
     assert not np.array_equal(*embeds), "the variant's own graph was run"
 
 
+def test_int4_holds_blocks_that_standard_operators_unpack(tiny_bundle: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """vision int8 and decoder int4 in one variant, run through the C library; every weight is checked by numpy."""
+    copy = shutil.copytree(tiny_bundle, tmp_path / "mixed.bundle")
+    done = edgeprune("build", copy, "--target", "cpu", "--precision", "vision=int8,decoder=int4")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    variant = entry(copy)
+    assert variant["slug"] == "cpu-vision.int8-decoder.int4"
+    assert {row["stage"]: row["tolerance"] for row in variant["parity"]} == {
+        **{f"vision/{name}": TOLERANCES["visual_embeds_int8"] for name in variant["graphs"]["vision"]},
+        "decoder/decoder": TOLERANCES["logits_int4"],
+    }
+    assert json.loads((copy / variant["build"]).read_text())["min_onnxruntime"] == "1.18"
+    path = copy / variant["graphs"]["decoder"]["file"]
+    onnx.checker.check_model(path)
+    assert_blocks(onnx.load(path), onnx.load(copy / "onnx" / "decoder.onnx"))
+    answer = edgeprune("run", copy, "--image", write_picture(tmp_path / "picture.png"), "--prompt", "q", "--json", "-",
+                       "--max-new-tokens", 4, "--variant", variant["slug"])  # fmt: skip
+    assert json.loads(answer.stdout)["variant"] == variant["slug"]
+
+
+def assert_blocks(model: onnx.ModelProto, canonical: onnx.ModelProto) -> None:
+    """Standard operators of opset 21; each int4 weight is its fp32 one within half a step of its block of 32."""
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 21)]
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    exact = [onnx.numpy_helper.to_array(tensor) for tensor in canonical.graph.initializer]
+    unpacked = [node for node in model.graph.node if node.op_type == "DequantizeLinear"]
+    assert len(unpacked) == 15, "2 layers of 7 products, and the last one, which was a Gemm"
+    for node in unpacked:
+        assert len(node.input) == 2, "symmetric: no zero point"
+        assert {item.name: item.i for item in node.attribute} == {"axis": 0, "block_size": 32}
+        weight, scale = (onnx.numpy_helper.to_array(tensors[name]) for name in node.input)
+        assert tensors[node.input[0]].data_type == onnx.TensorProto.INT4
+        steps = np.repeat(scale, 32, axis=0)[: len(weight)]
+        found = weight.astype(np.float32) * steps
+        twins = [w for e in exact for w in (e, e.T) if w.ndim == 2 and w.shape == found.shape]
+        # +8 steps do not exist: an entry of the size of the largest but of the other sign is one step away.
+        assert any((np.abs(found - w) <= np.abs(steps) * 1.0001).all() for w in twins)
+        assert min(float(np.abs(found - w).mean() / np.abs(steps).mean()) for w in twins) < 0.3
+
+
+def test_a_noisy_product_stays_fp32(tiny_bundle: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """The measure of noise is the library's own rounding: its weights are rebuilt from a quantised graph."""
+    bundle = Bundle.open(tiny_bundle)
+    decoder = bundle.manifest.graphs.decoder
+    source = bundle.file(decoder.file)
+    feeds = calibration.inputs(bundle).decoder
+    noise = int4.noise(source, feeds, tmp_path)
+    kept = max(noise, key=noise.__getitem__)
+    model = int4.quantise(source, [kept])
+    assert (int4.count(model), len(noise)) == (len(noise) - 1, 15)
+    assert not {f"{kept}_DQ_Q4", f"{kept}_MatMul_DQ_Q4"} & {node.name for node in model.graph.node}
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(source).graph.initializer}
+    name = next(node.input[1] for node in onnx.load(source).graph.node if node.op_type == "MatMul"
+                and node.input[1] + "_DQ_Q4" in tensors)  # fmt: skip
+    packed, scale = (onnx.numpy_helper.to_array(tensors[name + end]) for end in ("_DQ_Q4", "_DQ_scales"))
+    found = packed.astype(np.float32) * np.repeat(scale, 32, axis=0)[: len(packed)]
+    assert np.abs(found - int4.rounded(weights[name])).max() <= 1e-6
+
+
 def test_built_again_only_when_asked(built: pathlib.Path) -> None:
     before = tree(built)
     done = edgeprune("build", built, "--target", "cpu", "--precision", "int8")
@@ -115,12 +176,11 @@ def test_a_changed_variant_is_refused(built: pathlib.Path, tmp_path: pathlib.Pat
     ("target", "precision", "parts"),
     [
         ("cpu", "fp8", ["cpu has no precision 'fp8'; it has: fp32, int8, int4"]),
-        ("cpu", "int4", ["makes only int8 for cpu so far, not int4"]),
         ("cpu", "fp32", ["own graphs are the fp32 ones"]),
         ("cpu", "embedding=int8", ["write a precision as int8 or as"]),
         ("cuda", "fp16", ["makes nothing for cuda so far"]),
-        ("tensorrt-rtx:sm86", "fp16", ["vision graph is fp32", "again with --dtype fp16"]),
-        ("tensorrt-rtx:sm86", "int8", ["makes only fp32, fp16 for tensorrt-rtx:sm86 so far, not int8"]),
+        ("tensorrt-rtx:sm86", "int8", ["int8 engines are made of vision graphs only"]),
+        ("tensorrt-rtx:sm89", "fp8", ["makes only fp32, fp16, int8, int4 for tensorrt-rtx:sm89 so far, not fp8"]),
         ("tensorrt-rtx:sm75", "fp32", ["has no precision 'fp32'"]),
         ("tensorrt:thor", "fp16", ["makes nothing for tensorrt:thor so far"]),
     ],

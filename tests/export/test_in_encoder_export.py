@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 
@@ -9,13 +10,13 @@ import numpy as np
 import pytest
 
 from edgeprune.bundle import Bundle
-from edgeprune.errors import EdgepruneError, PruningError
-from edgeprune.export import parity, pipeline
+from edgeprune.errors import CheckpointError, EdgepruneError, PruningError
+from edgeprune.export import calibrate, parity, pipeline
 from edgeprune.measure import parity as replaying
 from edgeprune.recipe import ExportRecipe
 from tests.checkpoints import Shape, write_checkpoint
 
-SPECS = ("tome",)
+SPECS = ("tome", "flowcut")
 
 
 @pytest.fixture(scope="module", params=["clip", "dinov2"])
@@ -61,6 +62,42 @@ def test_the_runtime_answers_and_agrees_with_torch(bundle: pathlib.Path) -> None
                 session.add_image(image, keep=0.25, method=spec)
         rows = replaying.replay(opened, model)
         assert all(row.passed for row in rows), [row for row in rows if not row.passed]
+
+
+def test_what_flowcut_measured_is_in_the_manifest(bundle: pathlib.Path) -> None:
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    entry = manifest["methods"]["each"]["flowcut"]
+    counts = entry["parameters"]["counts"]
+    assert entry["spec"] == f"flowcut:counts={counts}"
+    assert counts.endswith("8")
+    assert "flowcut was calibrated on 8 made pictures" in manifest["notes"]
+
+
+def test_calibration_reads_a_folder_of_pictures(tmp_path: pathlib.Path) -> None:
+    from PIL import Image
+
+    for seed, image in enumerate(calibrate.made_pictures()[:2]):
+        Image.fromarray(image[::-1]).save(tmp_path / f"{seed}.png")
+    recipe = ExportRecipe(model="tiny", prune=("flowcut",), keep=0.5, overrides=(("calibration", str(tmp_path)),))
+    assert not [note for note in pipeline.plan(recipe).notes if "calibrat" in note]
+    made = pipeline._calibrated(pipeline.prepare(recipe, tmp_path), lambda step, done, total: None)
+    method = made.methods["flowcut"][0]
+    assert method.parameters["counts"]
+    assert made.notes == ("flowcut was calibrated on 2 pictures of the folder given",)
+    assert pipeline._recorded(recipe, made.checkpoint)["overrides"] == {"calibration": tmp_path.name}
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for folder, words in ((empty, "holds no picture"), (tmp_path / "absent", "no such directory")):
+        wrong = dataclasses.replace(recipe, overrides=(("calibration", str(folder)),))
+        with pytest.raises(CheckpointError, match=words):
+            pipeline._calibrated(pipeline.prepare(wrong, tmp_path), lambda step, done, total: None)
+
+
+def test_a_plan_says_what_will_be_measured() -> None:
+    notes = pipeline.plan(ExportRecipe(model="tiny", prune=("flowcut", "tome"), keep=0.5)).notes
+    assert [note for note in notes if "calibrated" in note] == [
+        "flowcut is calibrated on 8 made pictures; --set calibration=DIR takes real ones"
+    ]
 
 
 def test_a_count_out_of_reach_is_refused_before_tracing(tmp_path: pathlib.Path) -> None:

@@ -86,6 +86,8 @@ def by_hand(model: Any, pixels: Tensor) -> Callable[[str, int], np.ndarray]:
         }
         if kind == "projector_sensitivity":
             return slope_by_difference(model.model.multi_modal_projector, hidden[:, 1:], Signal(kind))
+        if kind == "anchor_embeddings":
+            return model.get_input_embeddings().weight.detach().double().numpy()[:1][None]
         return table[kind]
 
     return signal

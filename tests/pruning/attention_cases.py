@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -31,6 +31,7 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "keys": (HEADS, COUNT, HEAD_WIDTH),
     "cls_hidden": (1, WIDTH),
     "attention": (HEADS, COUNT + 1, COUNT + 1),
+    "anchor_embeddings": (3, WIDTH),
 }
 
 
@@ -106,6 +107,10 @@ def vispruner(ratio: float) -> Callable[..., tuple[list[int], None]]:
     return lambda signals, tokens, keep: (oracles_attention.vispruner(*signals, tokens, keep, ratio), None)
 
 
+def embedlens(weight: float) -> Callable[..., tuple[list[int], None]]:
+    return lambda signals, tokens, keep: (oracles_attention.embedlens(signals, tokens, keep, weight), None)
+
+
 CASES = {
     case.spec: case
     for case in (
@@ -119,6 +124,8 @@ CASES = {
         Case("pagerank", gathered(oracles_attention.pagerank, 5), seeds=1),
         Case("holov", holov(16, 0.09), seeds=10),
         Case("holov:runs=7,variance=5.0,importance=received", holov(7, 5.0), seeds=5),
+        Case("embedlens", embedlens(1.0), seeds=6),
+        Case("embedlens:weight=0.4", embedlens(0.4), seeds=3),
         Case("vflowopt", merging(partial(oracles_windows.vflowopt, threshold=39.26, window=17.39)), seeds=1),
         Case(
             "vflowopt:threshold=1.3,window=5.5",
@@ -160,16 +167,31 @@ def inputs(case: Case, seed: int, batch: int) -> tuple[list[np.ndarray], np.ndar
     return made, rng.normal(size=(batch, COUNT, WIDTH)).astype(np.float32)
 
 
-def tie_free(case: Case, seeds: int, batch: int, keep: int) -> Iterator[tuple[list[np.ndarray], np.ndarray, Any]]:
-    """Signals, tokens and what the oracle makes of them, for as many seeds without ties."""
-    found = 0
+#: signals in the order of the method's `needs`, tokens, and what the oracle makes of them; each with a leading batch
+Picture = tuple[list[np.ndarray], np.ndarray, tuple[np.ndarray, np.ndarray]]
+
+
+def tie_free(case: Case, seeds: int, keep: int) -> list[Picture]:
+    """One picture for each of as many seeds without ties; the oracle runs once for each."""
+    found: list[Picture] = []
     for seed in itertools.count():
-        signals, tokens = inputs(case, seed, batch)
+        signals, tokens = inputs(case, seed, 1)
         with contextlib.suppress(oracles_attention.Tie):
-            yield signals, tokens, case.expected(signals, tokens, keep)
-            found += 1
-        if found == seeds:
-            return
+            found.append((signals, tokens, case.expected(signals, tokens, keep)))
+        if len(found) == seeds:
+            break
+    return found
+
+
+def together(first: Picture, second: Picture) -> Picture:
+    """Two pictures as a batch."""
+
+    def join(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.concatenate([a, b])
+
+    signals = [join(a, b) for a, b in zip(first[0], second[0], strict=True)]
+    index, features = (join(a, b) for a, b in zip(first[2], second[2], strict=True))
+    return signals, join(first[1], second[1]), (index, features)
 
 
 class Stage(torch.nn.Module):

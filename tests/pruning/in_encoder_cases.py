@@ -30,6 +30,7 @@ BLOCKS = LAYERS - 1
 #: SPEC -> oracle of (tower, input of its first block (S,C), visual tokens behind each block)
 ORACLES: dict[str, Callable[[oracles.Tower, np.ndarray, list[int]], tuple[list[int], np.ndarray]]] = {
     "tome": oracles.tome,
+    "flowcut": oracles.flowcut,
 }
 
 

@@ -114,3 +114,49 @@ def most_alike(keys: Array, wanted: int) -> list[tuple[int, int]]:
     for best, _, _, second in found[:wanted]:
         require_apart(best, second)
     return [(row, target) for _, row, target, _ in found[:wanted]]
+
+
+def flowcut(tower: Tower, x: Array, counts: list[int]) -> tuple[list[int], Array]:
+    """As `flowcut_of` with given counts."""
+    index, embeds, _ = flowcut_of(tower, x, counts[-1], counts)
+    return index, embeds
+
+
+def flowcut_of(tower: Tower, x: Array, k: int, counts: list[int] | None) -> tuple[list[int], Array, list[int]]:
+    """Masked emulation: no row is ever removed, dropped ones are hidden from every later softmax. Without counts, the
+    paper's rule reads them from the entropy of the attention. Third result: visual tokens behind each block."""
+    alive = np.ones(len(x), bool)
+    total: Array | None = None
+    behind: list[int] = []
+    for block in range(tower.blocks):
+        hidden = np.where(alive, 0.0, -np.inf)
+        q, keys, v = tower.qkv(block, x)
+        weights = tower.attention(q, keys, hidden)
+        x = tower.fed(block, tower.attended(block, x, weights, v))
+        patches, left = np.flatnonzero(alive[1:]) + 1, tower.blocks - 2 - block
+        if len(patches) > k:
+            a = weights[:, 0].mean(0)[patches]
+            s = np.mean([softmax(head @ head[0] + hidden) for head in v], axis=0)[patches]
+            score = np.zeros(len(x))
+            score[patches] = (a / a.sum() + s / s.sum()) * np.abs(v.mean(0)[patches]).sum(1)
+            total = score if total is None else 0.5 * total + 0.5 * score
+            if counts is not None:
+                count = counts[block]
+            else:
+                count = entropy_count(a / a.sum(), k, left) if left >= 0 and left % 2 == 0 else len(patches)
+            ranked = patches[np.argsort(-total[patches])]
+            if count < len(patches):
+                require_apart(float(total[ranked[count - 1]]), float(total[ranked[count]]))
+            alive[ranked[count:]] = False
+        behind.append(int(alive[1:].sum()))
+    kept = np.flatnonzero(alive[1:])
+    return kept.tolist(), tower.project(x[kept + 1]), behind
+
+
+def entropy_count(share: Array, k: int, left: int) -> int:
+    """Patches the paper's rule leaves of those that `share` (n,), summing to one, belongs to."""
+    n = len(share)
+    if left == 0:
+        return k
+    evenness = -(share * np.log(share)).sum() / np.log(n)
+    return max(n - round((n - k) / np.sqrt(left) * (1 - evenness**2)), k)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from edgeprune.errors import PruningError
+from edgeprune.export.thinning import thin_through
 from edgeprune.pruning.registry import parse
 from edgeprune.tolerances import TOLERANCES
 from tests.export.test_savings import rows_through
@@ -25,7 +26,9 @@ from tests.pruning.in_encoder_cases import (
     model_of,
     pixels,
     tie_free,
+    tower_of,
 )
+from tests.pruning.oracles_in_encoder import flowcut_of
 
 SPECS = sorted(ORACLES)
 #: patches of a side of LLaVA-1.5's grid, and of a small one
@@ -145,3 +148,43 @@ def test_every_block_is_traced_by_itself() -> None:
     assert [(run.first, run.count) for run in graph.path.runs] == [(block, 1) for block in range(LAYERS - 1)]
     assert graph.unread() == ()
     assert model_of(SMALL).config.vision_config.num_hidden_layers == LAYERS
+
+
+@pytest.mark.parametrize("keep", [1, 9, 40, 63])
+def test_measured_counts_of_flowcut_equal_the_oracle(keep: int) -> None:
+    """The paper's own rule, token counts read from each picture's entropy; their mean is what an export bakes in."""
+    method, runs = parse("flowcut"), []
+    for seed in range(6):
+        picture = pixels(seed, SMALL)
+        with torch.inference_mode():
+            hidden = model_of(SMALL).model.vision_tower(picture, output_hidden_states=True).hidden_states[0]
+            tower, behind = graph_of("flowcut", SMALL, keep).vision_tower, []
+            tokens, index = thin_through(
+                tower,
+                method,
+                picture,
+                torch.arange(SMALL * SMALL),
+                keep,
+                lambda view, _, kept=behind: kept.append(method.measured(view, BLOCKS, keep)) or kept[-1],
+            )
+        wanted, _, counts = flowcut_of(tower_of(SMALL), hidden[0].double().numpy(), keep, None)
+        assert behind == counts
+        assert index[0].tolist() == wanted
+        assert tokens.shape[1] == keep
+        runs.append(behind)
+    made = method.calibrated(runs)
+    schedule = made.schedule(SMALL * SMALL, BLOCKS, keep)
+    assert schedule[-1] == keep
+    assert np.abs(np.array(schedule) - np.mean(runs, axis=0)).max() <= 0.5
+    assert parse(made.spec) == made
+
+
+def test_counts_of_flowcut_must_fit() -> None:
+    assert parse("flowcut").schedule(64, 6, 4) == (44, 44, 24, 24, 4, 4)
+    assert parse("flowcut:counts=60-30-4").schedule(64, 6, 4) == (60, 60, 30, 30, 4, 4)
+    assert parse("flowcut").schedule(64, 5, 4) == (64, 34, 34, 4, 4)
+    for counts in ("60-4", "60-30-5", "30-60-4", "70-30-4"):
+        with pytest.raises(PruningError, match="3 blocks of this encoder drop tokens, from 64 down to 4"):
+            parse(f"flowcut:counts={counts}").schedule(64, 6, 4)
+    with pytest.raises(PruningError, match="joined by -"):
+        parse("flowcut:counts=60/4")

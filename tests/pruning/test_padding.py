@@ -24,6 +24,7 @@ SHAPES = {
     "hidden": (COUNT, WIDTH),
     "cls_hidden": (1, WIDTH),
     "attention": (HEADS, COUNT + 1, COUNT + 1),
+    "anchor_embeddings": (3, WIDTH),
 }
 #: the others are refused (the last test); stride has no order among patches beyond those of the picture
 SPECS = [name for name in METHODS if name != "none" and parse(name).honours_padding]
@@ -32,6 +33,8 @@ MORE = [
     "todre:pivot=random",
     "mmr:balance=0.1",
     "scope:importance=cls",
+    "zoo:sensitivity=norm",
+    "embedlens:weight=0.4",
     "hiprune:alpha=1.0",
 ]
 
@@ -103,7 +106,7 @@ def test_what_lies_in_the_padding_changes_nothing(spec: str) -> None:
     signals = {}
     for need, value in one.signals.items():
         mask = {"keys": pad[:, None, :, None], "hidden": pad[:, :, None]}.get(need.kind, pad)
-        whole = need.kind in ("attention", "cls_hidden")  # a row of the map is no single patch's
+        whole = need.kind in ("attention", "cls_hidden", "anchor_embeddings")  # a row of the map is no single patch's
         signals[need] = value if whole else torch.where(mask, other.signals[need] * 3, value)
     changed = dataclasses.replace(one, tokens=tokens, signals=signals)
     for keep in (1, 9, 20, len(WIDE)):
@@ -125,7 +128,18 @@ def alone(features: VisualFeatures, method: PruningMethod, row: int, patches: li
 
 @pytest.mark.parametrize(
     "spec",
-    ["fastervlm", "stride", "vispruner", "divprune", "todre", "todre:objective=k-center", "mmr", "scope", "mmtok-vv"],
+    [
+        "fastervlm",
+        "stride",
+        "vispruner",
+        "divprune",
+        "todre",
+        "todre:objective=k-center",
+        "mmr",
+        "scope",
+        "zoo",
+        "mmtok-vv",
+    ],
 )
 def test_a_padded_picture_keeps_what_it_keeps_without_its_padding(spec: str) -> None:
     """Methods whose rule knows no grid: the mask equals leaving the padding out."""
@@ -146,6 +160,9 @@ def test_a_method_that_cannot_honour_padding_is_refused_in_one_sentence() -> Non
         family.require(refused)
     assert "\n" not in str(caught.value)
     Llava(llava_config(side=8), 32).require(refused)
+    for name in ("tome", "flowcut"):
+        with pytest.raises(PruningError, match=f"{name} cannot keep padding last"):
+            family.require(parse(name))
     for name in METHODS:
         if parse(name).honours_padding and not parse(name).text:
             family.require(parse(name))

@@ -1,0 +1,111 @@
+"""Weight-only int4 by onnxruntime.quantization: symmetric blocks of 32 rows, unpacked by a standard DequantizeLinear.
+
+onnxruntime fuses DequantizeLinear and MatMul into one product when it loads the graph; TensorRT reads the pair as it
+is. Activations stay as they were.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from edgeprune.engines.graph_view import attribute
+from edgeprune.engines.quantise import Arrays, activations, products
+
+Array = np.ndarray[Any, Any]
+
+BLOCK = 32
+#: int4 tensors are part of opset 21.
+OPSET = 21
+#: the oldest onnxruntime that knows opset 21.
+MIN_ONNXRUNTIME = "1.18"
+#: what the library appends to the name of a Gemm that it makes a MatMul of.
+_OF_GEMM = "_MatMul"
+
+
+def quantise(graph: Path, fp32: list[str]) -> onnx.ModelProto:
+    """The graph with the weights of its products in int4 except those named in `fp32`; they are inside the model."""
+    with _quiet():
+        from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer, QuantFormat
+
+        work = MatMulNBitsQuantizer(
+            onnx.load(graph), bits=4, block_size=BLOCK, is_symmetric=True, quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=("MatMul",), nodes_to_exclude=[*fp32, *(name + _OF_GEMM for name in fp32)],
+        )  # fmt: skip
+        # Only MatMul is known there. A Gemm becomes one, and the shapes noted before would contradict its new weight.
+        work.model.replace_gemm_with_matmul()
+        del work.model.graph().value_info[:]
+        work.process()
+        model: onnx.ModelProto = work.model.model
+    _say_once(model.graph)
+    return model
+
+
+def noise(graph: Path, feeds: Arrays, scratch: Path) -> dict[str, float]:
+    """Product -> error of its result with the weight in int4, relative to the result, as root mean squares.
+
+    `scratch` is a folder on the bundle's file system, for a probe that is removed again.
+    """
+    model = onnx.load(graph)
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    values = activations(graph, feeds, scratch)
+    found = {}
+    for node in products(model):
+        weight = numpy_helper.to_array(weights[node.input[1]])
+        weight = weight.T if node.op_type == "Gemm" and attribute(node, "transB") else weight
+        rows = values[node.input[0]].reshape(-1, weight.shape[0])
+        size = float(np.linalg.norm(rows @ weight))
+        found[node.name] = float(np.linalg.norm(rows @ (rounded(weight) - weight))) / size if size else 0.0
+    return found
+
+
+def rounded(weight: Array) -> Array:
+    """A weight (rows, columns) as its int4 form stands for it: per block, -8 to 7 times the largest entry / -8."""
+    rows, columns = weight.shape
+    blocks = np.pad(weight, ((0, -rows % BLOCK), (0, 0))).reshape(-1, BLOCK, columns)
+    largest = np.take_along_axis(blocks, np.abs(blocks).argmax(1)[:, None], 1)
+    scale = np.where(largest == 0, 1, largest / -8).astype(np.float32)
+    whole: Array = np.clip(np.rint(blocks / scale), -8, 7) * scale
+    return whole.reshape(-1, columns)[:rows]
+
+
+def count(model: onnx.ModelProto) -> int:
+    """How many weights of a model are stored in int4."""
+    return sum(tensor.data_type == onnx.TensorProto.INT4 for tensor in model.graph.initializer)
+
+
+def _say_once(graph: onnx.GraphProto) -> None:
+    """A weight that several products read is written once per product by the library, under one name."""
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    nodes, known = [], set()
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear" and node.output[0] in known:
+            continue
+        known.update(node.output)
+        nodes.append(node)
+    kept = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in tensors.values()]
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(copies)
+    graph.initializer.extend(kept)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The library reports every node, and its import configures the root logger; both are undone."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+        root.handlers[:] = handlers
+        root.setLevel(level)
