@@ -40,6 +40,7 @@ METHODS: Final[dict[str, str]] = {
     "mmr": "edgeprune.pruning.mmr:Mmr",
     "scope": "edgeprune.pruning.scope:Scope",
     "mmtok-vv": "edgeprune.pruning.mmtok_vv:MmtokVv",
+    "mmtok": "edgeprune.pruning.mmtok:MMTok",
     "background": "edgeprune.pruning.background:Background",
     "cdpruner": "edgeprune.pruning.cdpruner:CDPruner",
     "zoo": "edgeprune.pruning.zoo:Zoo",
