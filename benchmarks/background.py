@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from transformers.utils import logging
 
 from benchmarks.pruning_work import vision_flops
 from edgeprune.export.pipeline import prepare
@@ -122,6 +123,7 @@ def main() -> None:
     parser.add_argument("--skip-large", action="store_true", help="the demo only")
     parser.add_argument("--output", type=pathlib.Path, help="JSON file (benchmarks/results/DATE-background.json)")
     args = parser.parse_args()
+    logging.disable_progress_bar()  # of the checkpoint that is put together
     result: dict[str, Any] = {
         "machine": {"machine": platform.machine(), "system": platform.system(), "cpus": os.cpu_count()},
         "onnxruntime": onnxruntime.__version__,

@@ -64,11 +64,11 @@ class Timed:
     """A graph in ONNX Runtime with random inputs."""
 
     def __init__(
-        self, module: torch.nn.Module, inputs: tuple[Axis, ...], outputs: tuple[Axis, ...], nested: int
+        self, module: torch.nn.Module, inputs: tuple[Axis, ...], outputs: tuple[Axis, ...], nested: int, keep: int = K
     ) -> None:
-        """`nested`: how many inputs, from the first on, the module takes as one list."""
+        """`nested`: how many inputs, from the first on, the module takes as one list. `keep`: what K stands for."""
         rng = np.random.default_rng(0)
-        free = {"K": K}
+        free = {"K": keep}
         drawn = {axis.name: rng.normal(size=[free.get(str(d), d) for d in axis.shape]) for axis in inputs}
         # what a softmax makes is positive and sums to one
         drawn = {name: np.abs(x) / np.abs(x).sum(-1, keepdims=True) if "attention" in name else x
@@ -147,7 +147,9 @@ def stage(method: PruningMethod, width: int) -> Timed:
     nested = len(inputs)
     inputs += [Axis("tokens", "tokens", "float32", (1, N, width)), Axis("slots", "slots", "float32", ("K",))]
     outputs = (Axis("i", "keep_idx", "int64", (1, "K")), Axis("o", "out", "float32", (1, "K", width)))
-    return Timed(Stage(method), tuple(inputs), outputs, nested)
+    # methods that serve only some counts: the nearest to K
+    keep = min(method.valid_k(N), key=lambda count: abs(count - K))
+    return Timed(Stage(method), tuple(inputs), outputs, nested, keep)
 
 
 def encoder() -> Timed:

@@ -122,6 +122,22 @@ def _flowcut(s: Sizes) -> float:
     return total
 
 
+def _vflowopt(s: Sizes) -> float:
+    """Mean over heads, importance, four windows."""
+    return s.map_bytes / 4 + 2.0 * s.n**2 + 8.0 * s.n * s.c + 6 * s.sort
+
+
+def _dart_pre(s: Sizes) -> float:
+    """Four pivots."""
+    return 5.0 * s.n * s.c + 8.0 * s.n * s.c + 12 * s.sort
+
+
+def _aim_merge(s: Sizes) -> float:
+    """Four rounds of n / 2 by n / 2 cosines and as large a product with the tokens."""
+    lengths = [s.n / 2**i for i in range(4)]
+    return sum(length**2 * s.c + 5.0 * length * s.c for length in lengths)
+
+
 #: method -> its work; a key for every registered method
 WORK: Final[dict[str, Work]] = {
     "none": Work("attention", lambda s: 0.0, lambda s: 0.0),
@@ -136,6 +152,10 @@ WORK: Final[dict[str, Work]] = {
     "pagerank": Work("attention", _pagerank, lambda s: s.heads * _vector(s)),
     "prumerge": Work("attention", _prumerge, lambda s: 3.0 * 4 * s.k * s.n),
     "holov": Work("attention", _holov, lambda s: 4.0 * s.n * s.c + 4.0 * s.n**2 / 16),
+    "vflowopt": Work("attention", _vflowopt, lambda s: 4.0 * (s.n + 1) ** 2),
+    "agileprune": Work("greedy", lambda s: s.cosine + 5.0 * s.n**2 + 4.0 * s.k * s.n, lambda s: 2 * _matrix(s)),
+    "dart-pre": Work("greedy", _dart_pre, lambda s: 4.0 * s.n * s.c),
+    "aim-merge": Work("greedy", _aim_merge, lambda s: 4.0 * 2 * s.n * s.c + _matrix(s) / 4),
     "divprune": Work("greedy", lambda s: s.cosine + s.n * s.sort + 3.0 * s.k * s.n, lambda s: 2 * _matrix(s)),
     "todre": Work("greedy", lambda s: s.cosine + 3.0 * s.k * s.n, _matrix),
     "mmr": Work("greedy", lambda s: s.cosine + 5.0 * s.k * s.n, _matrix),

@@ -16,6 +16,7 @@ import numpy as np
 from edgeprune import machine
 from edgeprune.bundle import Bundle
 from edgeprune.engines import calibration, int4, precisions, quantise
+from edgeprune.engines.accuracy import distance
 from edgeprune.engines.targets import Target
 from edgeprune.engines.weights import WeightFile
 from edgeprune.errors import CheckFailed, UserError
@@ -171,10 +172,10 @@ def _quantised(
     source, role, scheme = job.bundle.file(graph.file), _ROLES[stage], SCHEMES[word]
     output = next(tensor.name for tensor in graph.outputs if tensor.role == role)
     (wanted,) = quantise.run(source, feeds, [output])
-    noise = scheme.noise(source, feeds, job.writer.path)
+    noise, fixed = scheme.noise(source, feeds, job.writer.path), quantise.choosing(source)
     tolerance = TOLERANCES[f"{role}_{word}"]
     for limit in scheme.limits:
-        fp32 = sorted(node for node, value in noise.items() if value > limit)
+        fp32 = sorted(node for node, value in noise.items() if value > limit or node in fixed)
         model = scheme.quantise(source, fp32)
         away = distance(_trial(job, model, source.name, feeds, output), wanted)
         kept = len(noise) - len(fp32)
@@ -211,11 +212,3 @@ def _copy(model: Any) -> Any:
     copy = type(model)()
     copy.CopyFrom(model)
     return copy
-
-
-def distance(found: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any]) -> float:
-    """1 - cosine of two tensors as one vector each; 1 where the shapes differ or a value is not finite."""
-    if found.shape != wanted.shape or not np.isfinite(found).all():
-        return 1.0
-    a, b = found.astype(np.float64).ravel(), wanted.astype(np.float64).ravel()
-    return float(1 - a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-300))

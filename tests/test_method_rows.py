@@ -26,7 +26,7 @@ from tests.pruning.test_methods import BY_SCORE
 
 REPO = pathlib.Path(__file__).resolve().parents[1]
 #: an arXiv number, or a name that the docstring has to repeat
-SOURCE = re.compile(r"\d{4}\.\d{5}|[A-Z][A-Za-z-]{3,}")
+SOURCE = re.compile(r"\d{4}\.\d{5}|\b[A-Z][A-Za-z-]{2,}")
 
 
 @functools.cache
