@@ -12,7 +12,7 @@ NATIVE_SOURCES := CMakeLists.txt $(wildcard runtime/src/* runtime/include/* test
 LIBRARY := $(BUILD)/libedgeprune.so
 RUN := EDGEPRUNE_LIB=$(CURDIR)/$(LIBRARY) EDGEPRUNE_NATIVE_DIR=$(CURDIR)/$(BUILD) HF_HUB_OFFLINE=1 $(BIN)
 
-.PHONY: help demo test test-slow check format native package bench bench-pruning fuzz sanitize clean
+.PHONY: help demo test test-slow check format native package bench bench-pruning bench-engines fuzz sanitize clean
 .DELETE_ON_ERROR:
 
 help:  ## print this list
@@ -49,6 +49,9 @@ bench: $(STAMPS)/demo $(LIBRARY)  ## time the demo bundle at keep 1 and 0.1, int
 
 bench-pruning: $(STAMPS)/dev  ## time every pruning method beside a ViT-L/14-336 encoder, interleaved; JSON under benchmarks/results
 	$(BIN)/python -m benchmarks.pruning_cost
+
+bench-engines: $(STAMPS)/demo $(STAMPS)/rtx $(LIBRARY)  ## build TensorRT-RTX engines, no GPU needed; JSON under benchmarks/results
+	$(RUN)/python -m benchmarks.engine_builds benchmarks/results/$$(date +%F)-engine-builds.json
 
 fuzz: $(STAMPS)/venv  ## fuzz the readers with libFuzzer (clang), FUZZ_SECONDS each; stops at a finding
 	tools/setup_system.sh --clang
