@@ -99,6 +99,16 @@ class Resize:
 
 
 @dataclass(frozen=True)
+class PadMask:
+    """The vision graphs read which patches of patch_px x patch_px are letter-box padding by more than half."""
+
+    patch_px: int
+
+    def __post_init__(self) -> None:
+        require(self.patch_px >= 1, "patch_px must be positive")
+
+
+@dataclass(frozen=True)
 class Preprocess:
     kind: Literal["square"]
     pad_square: Padding | None
@@ -108,8 +118,10 @@ class Preprocess:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     folded: bool
+    pad_mask: PadMask | None = None
 
     def __post_init__(self) -> None:
+        require(self.pad_mask is None or self.pad_square is not None, "pad_mask needs pad_square")
         require(min(self.center_crop_px or (1, 1)) >= 1, "center_crop_px must be positive")
 
 

@@ -31,6 +31,9 @@ class ExportRecipe:
         random_weights: build the architecture from its config without weights.
         overrides: (dotted config key, value as text) pairs, for example ("text.num_hidden_layers", "2").
         dtype: weights and activations, "fp32" or "fp16"; scores stay fp32.
+        letterbox: pad pictures to a square with the mean colour, instead of cropping them; the graphs are told which
+            patches are padding and keep them last.
+        background_weights: safetensors file of the background scorer; None: those of the package.
 
     Raises:
         UserError: a field is out of its range.
@@ -45,12 +48,18 @@ class ExportRecipe:
     random_weights: bool = False
     overrides: tuple[tuple[str, str], ...] = ()
     dtype: str = "fp32"
+    letterbox: bool = False
+    background_weights: str | None = None
 
     def __post_init__(self) -> None:
         _check_text(self)
         _check_prune(self.prune)
         _check_keep(self.keep, self.keep_range)
         _check_overrides(self.overrides)
+        if self.letterbox and self.static_keep:
+            raise UserError(
+                "letterbox lowers K where a picture has few patches, which static-keep bakes in; leave out one."
+            )
         if self.dtype not in DTYPES:
             raise UserError(f"dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}.")
 
@@ -131,6 +140,8 @@ def _check_text(recipe: ExportRecipe) -> None:
         raise UserError("model must name an alias, a checkpoint directory or a hub id.")
     if recipe.revision is not None and (not isinstance(recipe.revision, str) or not recipe.revision.strip()):
         raise UserError("revision must name a branch, a tag or a commit.")
+    if recipe.background_weights is not None and not str(recipe.background_weights).strip():
+        raise UserError("background_weights must name a safetensors file.")
     for name in ("static_keep", "random_weights"):
         _typed(getattr(recipe, name), bool, name, "true or false")
 

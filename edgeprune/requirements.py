@@ -9,6 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeprune.errors import DependencyError
+from edgeprune.recipe import toml_module
+
 _REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(\[(?P<extras>[^]]*)\])?(?P<range>[^;]*)(;(?P<marker>.*))?")
 _MARKER = re.compile(r"""extra\s*==\s*['"]([A-Za-z0-9._-]+)['"]""")
 
@@ -33,6 +36,9 @@ def extras() -> dict[str, list[Requirement]]:
     """Extra -> its requirements, from the installed package or else from the source folder's pyproject.toml.
 
     Extras that stand for others of this package, like dev, list theirs too.
+
+    Raises:
+        DependencyError: neither can be read.
     """
     declared = _declared()
     nested = {extra: [item for item in items if item[0] == "edgeprune"] for extra, items in declared.items()}
@@ -96,11 +102,11 @@ def _from_metadata() -> list[tuple[str, str]]:
 
 
 def _from_source() -> list[tuple[str, str]]:
-    """From pyproject.toml, for a source folder that was never installed; needs Python 3.11."""
+    """From pyproject.toml, for a source folder that was never installed."""
     path = Path(__file__).resolve().parent.parent / "pyproject.toml"
     try:
-        toml = importlib.import_module("tomllib")
-        groups = toml.loads(path.read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    except (OSError, ModuleNotFoundError):
-        return []
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DependencyError("edgeprune is neither installed nor a source folder with a pyproject.toml.") from error
+    groups = toml_module().loads(text)["project"]["optional-dependencies"]
     return [(extra, line) for extra, lines in groups.items() for line in lines]

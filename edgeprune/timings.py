@@ -25,6 +25,9 @@ class StageTimings:
         decode_steps: decoder runs after the prefill.
         new_tokens: generated ids.
         kv_bytes: size of the KV cache at the end.
+        graph_ms: of ttft_ms, inside the engine's graph runs.
+        resize_ms: of preprocess_ms, resize with crop and conversion to RGB.
+        decode_graph_ms: of decode_ms, inside graph runs.
     """
 
     decode_image_ms: float
@@ -39,6 +42,14 @@ class StageTimings:
     decode_steps: int
     new_tokens: int
     kv_bytes: int
+    graph_ms: float
+    resize_ms: float
+    decode_graph_ms: float
+
+    @property
+    def own_ms(self) -> float:
+        """Of ttft_ms: neither inside a graph run nor resize; what the runtime itself costs."""
+        return self.ttft_ms - self.graph_ms - self.resize_ms
 
     def to_dict(self) -> dict[str, float]:
         """Field name -> value, JSON-ready."""

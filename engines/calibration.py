@@ -62,7 +62,11 @@ def normalise(pixels: Array, preprocess: Preprocess) -> Array:
 
 
 def _vision_feeds(graph: Graph, values: Array, visual_tokens: int) -> dict[str, Array]:
-    known = {"pixel_values": values, "keep_slots": np.zeros(visual_tokens, np.float32)}
+    known = {
+        "pixel_values": values,
+        "keep_slots": np.zeros(visual_tokens, np.float32),
+        "pad_mask": np.zeros((1, visual_tokens), np.float32),
+    }
     unknown = [tensor.role for tensor in graph.inputs if tensor.role not in known]
     if unknown:
         raise UserError(f"{graph.file} reads {unknown[0]}, which there are no inputs to measure with yet.")

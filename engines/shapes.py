@@ -57,9 +57,11 @@ def spans(manifest: Manifest) -> dict[str, Span]:
 
 
 def kept_tokens(manifest: Manifest) -> Span:
-    """K of the smallest, the default and the largest keep ratio that a request may ask for."""
+    """K of the smallest, the default and the largest keep ratio that a request may ask for; a letter-box may lower it
+    to 1."""
     keep, count = manifest.keep, manifest.visual_tokens
-    return Span(*(keep_count(count, ratio) for ratio in (keep.min, keep.default, keep.max)))
+    least, usual, most = (keep_count(count, ratio) for ratio in (keep.min, keep.default, keep.max))
+    return Span(1 if manifest.preprocess.pad_mask else least, usual, most)
 
 
 def span_of(letter: str, known: Mapping[str, Span]) -> Span | None:

@@ -16,6 +16,8 @@ from edgeprune.export.weights import RandomSource, SafetensorsSource, WeightSour
 from edgeprune.recipe import ExportRecipe
 
 #: --set prefix -> key of config.json
+#: `--set` keys that name a directory
+FOLDERS: Final = ("tokenizer", "calibration")
 _SECTIONS: Final = {"text": "text_config", "vision": "vision_config"}
 
 
@@ -180,14 +182,14 @@ def _from_hub(hub_id: str, revision: str | None, *, weights: bool) -> Checkpoint
 
 
 def _overridden(found: Checkpoint, overrides: tuple[tuple[str, str], ...]) -> Checkpoint:
-    """Applies `--set` pairs; `tokenizer=DIR` is taken out, the others go into the config."""
+    """Applies `--set` pairs; those that name a directory are taken out, the others go into the config."""
     config = json.loads(json.dumps(found.config))
     folder = found.tokenizer_folder
     for key, text in overrides:
-        if key == "tokenizer":
-            folder = Path(text)
-            if not folder.is_dir():
-                raise CheckpointError(f"--set tokenizer={text}: there is no such directory")
+        if key in FOLDERS:
+            if not Path(text).is_dir():
+                raise CheckpointError(f"--set {key}={text}: there is no such directory")
+            folder = Path(text) if key == "tokenizer" else folder
             continue
         section, _, name = key.rpartition(".")
         if section and section not in _SECTIONS:

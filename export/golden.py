@@ -17,6 +17,22 @@ NEW_TOKENS: Final = 16
 
 
 @dataclass(frozen=True)
+class Seen:
+    """The picture and what preprocessing makes of it.
+
+    Attributes:
+        image: (H,W,3) uint8.
+        pixels: (S,S,3) uint8. values: the same normalised, (1,3,S,S).
+        padding: (N,) float32, 1 where a patch is padding; None without a letter-box.
+    """
+
+    image: np.ndarray
+    pixels: np.ndarray
+    values: np.ndarray
+    padding: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
 class Golden:
     """Arrays of inputs.npz and outputs.npz, and what parity compares with.
 
@@ -27,7 +43,7 @@ class Golden:
 
     inputs: dict[str, np.ndarray]
     outputs: dict[str, np.ndarray]
-    pixel_values: np.ndarray
+    seen: Seen
     vision: dict[str, VisionReference]
     prompts: dict[str, np.ndarray]
 
@@ -37,15 +53,16 @@ class Golden:
             np.savez(folder / f"{name}.npz", **cast(Any, arrays))
 
 
-def picture() -> np.ndarray:
-    """A made picture (150,200,3) uint8: a slope of colours, a disc, a striped square."""
+def picture(wide: bool = False) -> np.ndarray:
+    """A made picture (150,200,3) uint8: a slope of colours, a disc, a striped square; `wide`: 80 rows of it, which a
+    letter-box pads by more than a quarter above and below."""
     rows, columns = np.mgrid[0:150, 0:200]
     image = np.stack([columns, rows + 60, 255 - columns], axis=-1).astype(np.uint8)
     image[(rows - 50) ** 2 + (columns - 60) ** 2 < 30**2] = (230, 40, 30)
     square = (abs(rows - 105) < 28) & (abs(columns - 145) < 28)
     image[square & (rows // 5 % 2 == 0)] = (250, 250, 250)
     image[square & (rows // 5 % 2 == 1)] = (10, 10, 40)
-    return image
+    return image[40:120].copy() if wide else image
 
 
 def make(
@@ -53,21 +70,20 @@ def make(
     methods: dict[str, tuple[PruningMethod, int]],
     tokens: Tokens,
     keep: float,
-    pixels: np.ndarray,
-    pixel_values: np.ndarray,
+    image: Seen,
 ) -> Golden:
     """Runs the reference.
 
     Args:
         methods: key -> method and its K.
         keep: the bundle's default keep ratio.
-        pixels: (S,S,3) uint8. pixel_values: the same normalised, (1,3,S,S).
+        image: what the reference sees; K is capped at its patches outside padding, as the runtime does.
     """
     ids = tokens.ids(tokens.prompt(QUESTION, 1))
-    outputs: dict[str, Any] = {"pixels_rgb": pixels, "prompt_ids": np.asarray(ids, np.int64)}
+    outputs: dict[str, Any] = {"pixels_rgb": image.pixels, "prompt_ids": np.asarray(ids, np.int64)}
     vision, prompts = {}, {}
     for key, (method, count) in methods.items():
-        seen = vision[key] = reference.vision(pixel_values, method, count)
+        seen = vision[key] = reference.vision(image.values, method, capped(method, count, image.padding), image.padding)
         prompts[key] = splice(reference.embed(ids), ids, tokens.manifest["image"], seen.visual_embeds)
         if not method.stable:
             continue  # another machine's rounding may keep other tokens
@@ -81,12 +97,20 @@ def make(
         if seen.scores is not None:
             outputs[f"scores/{key}"] = seen.scores.astype(np.float32)
     inputs = {
-        "image_rgb": picture(),
+        "image_rgb": image.image,
         "prompt": np.asarray(QUESTION),
         "keep": np.asarray(keep, np.float64),
         "max_new_tokens": np.asarray(NEW_TOKENS, np.int64),
     }
-    return Golden(inputs, outputs, pixel_values, vision, prompts)
+    return Golden(inputs, outputs, image, vision, prompts)
+
+
+def capped(method: PruningMethod, count: int, padding: np.ndarray | None) -> int:
+    """K where no more patches than those outside padding (N,) are kept; a method of fixed K keeps its own."""
+    if padding is None or not method.dynamic_keep:
+        return count
+    most = min(count, int((padding == 0).sum()))
+    return max(k for k in method.valid_k(len(padding)) if k <= most)
 
 
 def splice(embeds: np.ndarray, ids: list[int], marker: int, visual: np.ndarray) -> np.ndarray:

@@ -6,17 +6,22 @@ positions, P past positions, S = P + T, V vocabulary, Hkv key heads, d head widt
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from edgeprune.export.models.layers import Linear, Table, activation
+from edgeprune.export.models.background import BackgroundModules
+from edgeprune.export.models.layers import Linear, Table, TableRows
 from edgeprune.export.models.llama import Llama
+from edgeprune.export.models.projector import Projector
 from edgeprune.export.models.vit import Block, Vit, VitSpec
 from edgeprune.export.passes.repeat import Run
+from edgeprune.export.thinning import thin_through
 from edgeprune.pruning.base import OUTPUT_KINDS, PruningMethod, Signal, VisualFeatures, output_signal, visual_part
+from edgeprune.pruning.in_encoder import InEncoder
 from edgeprune.pruning.selectors import gather_tokens
 
 
@@ -28,11 +33,15 @@ class VisionPath:
         feature_block: 0-based block whose output are the features; -1: the embeddings.
         signal_blocks: 0-based block that serves each signal.
         first_token: 1 drops [CLS] from the visual tokens, 0 keeps it.
+        prunes_in_blocks: shapes change from block to block, so no two blocks are alike.
+        survivors: how many patches enter the blocks, where a stage before them fixes it; None: all, or K.
     """
 
     feature_block: int
     signal_blocks: dict[Signal, int]
     first_token: int
+    prunes_in_blocks: bool = False
+    survivors: int | None = None
 
     @property
     def last_signal(self) -> int:
@@ -59,25 +68,11 @@ class VisionPath:
     def runs(self) -> tuple[Run, ...]:
         """The blocks in order, alike ones together: every run but those of one block can be traced as one."""
         special = {self.feature_block, self.blocks - 1, *self.signal_blocks.values()}
+        if self.prunes_in_blocks:
+            special = set(range(self.blocks))
         starts = [i for i in range(self.blocks) if i in special or i == 0 or i - 1 in special]
         ends = [*starts[1:], self.blocks]
         return tuple(Run("vision_tower.blocks", a, b - a) for a, b in zip(starts, ends, strict=True))
-
-
-class Projector(nn.Module):
-    """linear_1, activation, linear_2."""
-
-    def __init__(self, config: Any, dtype: torch.dtype) -> None:
-        super().__init__()
-        vision, language = config.vision_config.hidden_size, config.text_config.hidden_size
-        bias = config.multimodal_projector_bias
-        self.linear_1 = Linear(vision, language, bias, dtype)
-        self.linear_2 = Linear(language, language, bias, dtype)
-        self.act = activation(config.projector_hidden_act, "the projector")
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(B,K,C) -> (B,K,D)."""
-        return self.linear_2(self.act(self.linear_1(tokens)))
 
 
 class VisionGraph(nn.Module):
@@ -86,41 +81,68 @@ class VisionGraph(nn.Module):
 
     Exact savings: blocks behind the later of feature and score block are absent; of the scoring block only the needed
     attention rows are computed; once the keep set is known, the last used block runs queries and MLP for kept tokens
-    only; the projector runs on kept tokens only, except for methods that select on projected tokens.
+    only; the projector runs on kept tokens only, except for methods that select on projected tokens. Methods that
+    prune inside the encoder bring their own walk (`thinning`), and K is fixed.
     """
 
     def __init__(
         self,
         tower: Vit,
-        projector: nn.Module,
+        projector: Projector,
         method: PruningMethod,
         path: VisionPath,
         static_keep: int | None,
+        anchors: Mapping[str, TableRows] | None = None,
+        background: BackgroundModules | None = None,
     ) -> None:
+        """`anchors`: `anchors_name` of a signal -> the rows it asks for."""
         super().__init__()
         self.vision_tower = tower
+        self.background = background
         self.multi_modal_projector = projector
         self.method = method
         self.path = path
         self.static_keep = static_keep
+        for name, rows in (anchors or {}).items():
+            self.add_module(name, rows)
         tokens = visual_tokens(tower.spec, path)
         self.constant_names = sorted(method.constants(tokens))
         for name in self.constant_names:
             self.register_buffer(f"constant_{name}", method.constants(tokens)[name], persistent=False)
+        for signal in filter(is_sensitivity, path.signal_blocks):
+            directions = signal.unit_directions(tower.spec.width)
+            self.register_buffer(f"directions_{signal.directions}_{signal.seed}", directions, persistent=False)
+        if isinstance(method, InEncoder):
+            assert static_keep is not None
+            self.schedule = method.schedule(tokens, path.blocks, static_keep)
         if static_keep is not None:
             self.register_buffer("static_slots", torch.zeros(static_keep), persistent=False)
 
     def forward(self, pixel_values: Tensor, keep_slots: Tensor | None = None) -> tuple[Tensor, ...]:
+        return self.answer(pixel_values, keep_slots, None)
+
+    def answer(self, pixels: Tensor, keep_slots: Tensor | None, pad_mask: Tensor | None) -> tuple[Tensor, ...]:
+        """`pad_mask` (B,N) bool, or None; -> the outputs."""
         slots = cast(Tensor, self.static_slots) if keep_slots is None else keep_slots
-        tokens, keep_idx, scores = self.encode(pixel_values, slots)
+        tokens, keep_idx, scores = self.encode(pixels, slots, pad_mask)
         embeds = tokens if self.projects_all() else self.multi_modal_projector(tokens)
         return (embeds, keep_idx) if scores is None else (embeds, keep_idx, scores)
 
-    def encode(self, pixels: Tensor, slots: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def encode(
+        self, pixels: Tensor, slots: Tensor, pad_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """-> kept tokens (B,K,C), projected ones (B,K,D) if `projects_all`, keep_idx (B,K), scores (B,N) or None."""
+        if isinstance(self.method, InEncoder):
+            return (*self.thin_through(self.method, pixels), None)
+        given = {} if self.background is None else self.background.before(self.method.needs, pixels)
+        return self.through_blocks(self.vision_tower.embed(pixels), pixels, given, slots, pad_mask)
+
+    def through_blocks(
+        self, x: Tensor, pixels: Tensor, given: dict[Signal, Tensor], slots: Tensor, pad_mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """`encode` from the embeddings (B,S,C) on; `given`: signals that are known already."""
         path = self.path
-        x = self.vision_tower.embed(pixels)
-        signals = self.outputs_of(-1, x)
+        signals = {**given, **self.outputs_of(-1, x)}
         tokens = x[:, path.first_token :] if path.feature_block < 0 else None
         for index, block in self.vision_tower.items():
             last = index == path.blocks - 1
@@ -131,7 +153,7 @@ class VisionGraph(nn.Module):
                 keys = block.keys(normed)
                 signals.update(self.signals_of(index, block, normed, keys))
                 if last and index == path.feature_block and self.prunes_inside():
-                    keep_idx, scores = self.choose(self.features(signals, None, pixels), slots)
+                    keep_idx, scores = self.choose(self.features(signals, None, pixels, pad_mask), slots)
                     return self.kept_rows(block, x, normed, keys, keep_idx), keep_idx, scores
                 if last and not path.whole_last_block:
                     break
@@ -141,9 +163,15 @@ class VisionGraph(nn.Module):
         assert tokens is not None
         if self.projects_all():
             tokens = self.multi_modal_projector(tokens)
-        features = self.features(signals, tokens, pixels)
+        features = self.features(signals, tokens, pixels, pad_mask)
         keep_idx, scores = self.choose(features, slots)
         return self.method.recycle(tokens, keep_idx, features), keep_idx, scores
+
+    def thin_through(self, method: InEncoder, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """-> tokens (B,K,C) and keep_idx (B,K) of a method that prunes in the blocks."""
+        iota = cast(Tensor, self.constant_iota)
+        kept = self.schedule[-1]
+        return thin_through(self.vision_tower, method, pixels, iota, kept, lambda view, _: self.schedule[view.block])
 
     def unread(self) -> tuple[str, ...]:
         """Prefixes of parameters that no output depends on: a last block that only scores needs keys, and queries."""
@@ -168,12 +196,25 @@ class VisionGraph(nn.Module):
     def outputs_of(self, index: int, x: Tensor) -> dict[Signal, Tensor]:
         """Signals that are the output (B,S,C) of this block; -1: of the embeddings."""
         wanted = [s for s, at in self.path.signal_blocks.items() if at == index and s.kind in OUTPUT_KINDS]
-        return {s: output_signal(s.kind, x, self.path.first_token) for s in wanted}
+        found = {s: self.output_of(s, x) for s in wanted}
+        return found if self.background is None else self.background.behind(index, found)
 
-    def features(self, signals: dict[Signal, Tensor], tokens: Tensor | None, pixels: Tensor) -> VisualFeatures:
+    def output_of(self, signal: Signal, x: Tensor) -> Tensor:
+        """One signal that is made of the output (B,S,C) of a block."""
+        first = self.path.first_token
+        if signal.kind == "anchor_embeddings":
+            return cast(TableRows, self.get_submodule(anchors_name(signal))).weight.unsqueeze(0)
+        if not is_sensitivity(signal):
+            return output_signal(signal.kind, x, first)
+        directions = getattr(self, f"directions_{signal.directions}_{signal.seed}")
+        return self.multi_modal_projector.sensitivity(x[:, first:], directions)
+
+    def features(
+        self, signals: dict[Signal, Tensor], tokens: Tensor | None, pixels: Tensor, pad_mask: Tensor | None
+    ) -> VisualFeatures:
         """What the method is given."""
         constants = {name: getattr(self, f"constant_{name}") for name in self.constant_names}
-        return VisualFeatures(tokens, signals, self.vision_tower.spec.grid, constants, batch=pixels)
+        return VisualFeatures(tokens, signals, self.vision_tower.spec.grid, constants, batch=pixels, pad_mask=pad_mask)
 
     def choose(self, features: VisualFeatures, slots: Tensor) -> tuple[Tensor, Tensor | None]:
         """-> keep_idx (B,K), scores (B,N) or None."""
@@ -190,9 +231,28 @@ class VisionGraph(nn.Module):
         return block.finish(gather_tokens(x, index), gather_tokens(normed, index), keys, values)
 
 
+def is_sensitivity(signal: Signal) -> bool:
+    """The signal comes from the projector, not from a block."""
+    return signal.kind == "projector_sensitivity"
+
+
+def anchors_name(signal: Signal) -> str:
+    """Name of the module that holds the rows of an `anchor_embeddings` signal."""
+    return "_".join(["anchors", *map(str, signal.anchors)])
+
+
+class LetterboxedVisionGraph(VisionGraph):
+    """The same with pad_mask (B,N) float32, 1 where a patch is padding, as the second input."""
+
+    def forward(  # type: ignore[override]
+        self, pixel_values: Tensor, pad_mask: Tensor, keep_slots: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        return self.answer(pixel_values, keep_slots, pad_mask > 0.5)
+
+
 def visual_tokens(spec: VitSpec, path: VisionPath) -> int:
-    """N, the visual tokens of one picture before pruning."""
-    return spec.patches + 1 - path.first_token
+    """N, the visual tokens of one picture that the method behind the encoder chooses from."""
+    return spec.patches + 1 - path.first_token if path.survivors is None else path.survivors
 
 
 class EmbeddingGraph(nn.Module):

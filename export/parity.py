@@ -12,6 +12,7 @@ from edgeprune.errors import CheckFailed, DependencyError
 from edgeprune.export.golden import Golden
 from edgeprune.export.models.base import ModelFamily
 from edgeprune.export.reference import Reference, VisionReference
+from edgeprune.export.writer import vision_file
 from edgeprune.pruning.base import PruningMethod
 from edgeprune.tolerances import TOLERANCES
 
@@ -40,8 +41,8 @@ def check(
     """
     suffix = "" if dtype == "fp32" else f"_{dtype}"
     rows: list[Row] = []
-    for key, (method, count) in methods.items():
-        rows += _vision(folder / f"vision-{key}.onnx", f"vision/{key}", golden, key, method, count, suffix)
+    for key, (method, _) in methods.items():
+        rows += _vision(folder / vision_file(key), f"vision/{key}", golden, key, method, suffix)
     rows.append(_embedding(folder / "embedding.onnx", golden, reference, suffix))
     rows += _decoder(folder / "decoder.onnx", golden, reference, default, suffix)
     failed = [row for row in rows if not row["passed"]]
@@ -78,22 +79,40 @@ def _row(stage: str, measure: str, value: float, tolerance: float) -> Row:
     }
 
 
+def require_finite(method: str, graph: str, made: dict[str, np.ndarray]) -> None:
+    """CheckFailed, naming method, graph and how many, unless every value is finite: NaN has no order, so what a
+    selection keeps by it is arbitrary."""
+    for name, values in made.items():
+        bad = int(np.count_nonzero(~np.isfinite(values)))
+        if bad:
+            raise CheckFailed(
+                f"method {method}: {bad} of {values.size} values of {name} of {graph} are NaN or Inf; look for "
+                "NaN in the checkpoint's weights, or export with --dtype fp32; nothing was written"
+            )
+
+
+def _known(**values: np.ndarray | None) -> dict[str, np.ndarray]:
+    return {name: array for name, array in values.items() if array is not None}
+
+
 def relative(found: np.ndarray, expected: np.ndarray) -> float:
     """Largest difference over the largest |expected|."""
     found = found.astype(np.float32)
     return float(np.abs(found - expected).max() / max(float(np.abs(expected).max()), 1e-30))
 
 
-def _vision(
-    path: Path, stage: str, golden: Golden, key: str, method: PruningMethod, count: int, suffix: str
-) -> list[Row]:
+def _vision(path: Path, stage: str, golden: Golden, key: str, method: PruningMethod, suffix: str) -> list[Row]:
+    expected = golden.vision[key]
+    # torch's values first: a greedy graph that meets NaN may fail in a node that says nothing about it
+    require_finite(key, path.name, _known(scores=expected.scores, visual_embeds=expected.visual_embeds))
     running = session(path)
-    feeds = {"pixel_values": golden.pixel_values}
-    if any(item.name == "keep_slots" for item in running.get_inputs()):
-        feeds["keep_slots"] = np.zeros(count, np.float32)
+    known = {"pixel_values": golden.seen.values, "keep_slots": np.zeros(len(expected.keep_idx), np.float32)}
+    if golden.seen.padding is not None:
+        known["pad_mask"] = golden.seen.padding[None]
+    feeds = {item.name: known[item.name] for item in running.get_inputs()}
     names = [item.name for item in running.get_outputs()]
     made = dict(zip(names, running.run(None, feeds), strict=True))
-    expected = golden.vision[key]
+    require_finite(key, path.name, _known(scores=made.get("scores"), visual_embeds=made["visual_embeds"]))
     index = made["keep_idx"][0]
     rows = [
         _row(

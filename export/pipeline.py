@@ -7,22 +7,33 @@ from __future__ import annotations
 
 import contextlib
 import platform
+import re
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
 import edgeprune
+from edgeprune import retention
 from edgeprune.bundle import BundleWriter
 from edgeprune.errors import PruningError
+from edgeprune.export import calibrate, parity
 from edgeprune.export import golden as golden_files
-from edgeprune.export import parity
-from edgeprune.export.checkpoint import Checkpoint, resolve
+from edgeprune.export.background_weights import BackgroundWeights, find
+from edgeprune.export.checkpoint import FOLDERS, Checkpoint, resolve
+from edgeprune.export.models.background import KIND
 from edgeprune.export.models.base import ModelFamily
 from edgeprune.export.models.registry import family_class
-from edgeprune.export.preprocess import normalise, output_px, preprocess_manifest, reference_pixels
+from edgeprune.export.preprocess import (
+    letterboxed,
+    normalise,
+    output_px,
+    padding_mask,
+    preprocess_manifest,
+    reference_pixels,
+)
 from edgeprune.export.reference import Reference, reference_bytes
 from edgeprune.export.tokens import Tokens, read_tokens, write_tokenizer
 from edgeprune.export.trace import OPSET
@@ -31,6 +42,7 @@ from edgeprune.export.writer import DTYPES, GraphSet
 from edgeprune.keep import count_runs, keep_count
 from edgeprune.machine import memory_bytes
 from edgeprune.pruning.base import PruningMethod
+from edgeprune.pruning.in_encoder import InEncoder
 from edgeprune.pruning.registry import parse
 from edgeprune.recipe import ExportRecipe
 
@@ -52,6 +64,7 @@ class ExportPlan:
         disk_mib: size of the bundle.
         memory_mib: peak memory of the export.
         notes: sentences about what is made up, skipped or assumed.
+        warnings: sentences about accuracy that methods lost elsewhere at such a keep ratio.
     """
 
     tokens_before: int
@@ -60,6 +73,7 @@ class ExportPlan:
     disk_mib: float
     memory_mib: float
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,19 +81,43 @@ class Job:
     """A recipe with everything it names looked up.
 
     Attributes:
+        processor: preprocessor_config.json, letter-boxing where the recipe does.
+        preprocess: what the manifest says of it.
         methods: key (its name in the bundle) -> method and K at the default keep ratio.
+        notes: sentences for the manifest.
     """
 
     recipe: ExportRecipe
     checkpoint: Checkpoint
     family: ModelFamily
+    processor: dict[str, Any]
     preprocess: dict[str, Any]
     methods: dict[str, tuple[PruningMethod, int]]
     graphs: GraphSet
+    background: BackgroundWeights | None
+    notes: tuple[str, ...] = ()
 
     @property
     def default(self) -> str:
         return next(iter(self.methods))
+
+    @property
+    def max_keep(self) -> float:
+        """The largest keep ratio a request may ask for: what a stage before the encoder lets through caps it."""
+        return min(self.recipe.keep_range[1], max(method.max_keep for method, _ in self.methods.values()))
+
+    def source(self) -> WeightSource:
+        """Weights of the checkpoint and of the background scorer. PruningError: heads of another encoder."""
+        source = self.checkpoint.source(self.family.canonical)
+        if self.background is None:
+            return source
+        joined = self.background.source(source, self.preprocess)
+        blocks = {
+            b for m, _ in self.methods.values() for s, b in self.family.path(m).signal_blocks.items() if s.kind == KIND
+        }
+        if blocks:
+            self.background.require_heads(blocks, self.checkpoint.id, self.family.patch_embedding(source))
+        return joined
 
     def reason_without_reference(self) -> str | None:
         """Why the torch reference cannot run here, or None."""
@@ -91,7 +129,7 @@ class Job:
 
 def plan(recipe: ExportRecipe) -> ExportPlan:
     """What `export` would do; reads configuration files only."""
-    job = _job(recipe, None)
+    job = prepare(recipe, None)
     count = job.methods[job.default][1]
     notes = []
     if job.checkpoint.random_weights:
@@ -103,6 +141,12 @@ def plan(recipe: ExportRecipe) -> ExportPlan:
         for key, (method, kept) in job.methods.items()
         if method.where == "after_projector"
     ]
+    notes += [
+        f"{key} is calibrated on {calibrate.MADE} made pictures; --set calibration=DIR takes real ones"
+        for key, (method, _) in job.methods.items()
+        if calibrate.uncalibrated(method) and dict(recipe.overrides).get("calibration") is None
+    ]
+    notes += _about_background(job)
     reason = job.reason_without_reference()
     if reason:
         notes.append(f"no parity check and no golden tensors: {reason}")
@@ -115,6 +159,7 @@ def plan(recipe: ExportRecipe) -> ExportPlan:
         disk_mib=size / 2**20 + 4,
         memory_mib=peak / 2**20 + 600,
         notes=tuple(notes),
+        warnings=() if job.checkpoint.random_weights else tuple(_warnings(job)),
     )
 
 
@@ -136,7 +181,7 @@ def export(recipe: ExportRecipe, output: Path, *, force: bool = False, progress:
     report = progress or (lambda step, done, total: None)
     with _without_foreign_bars(), tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch:
         report("read the checkpoint", 0, 1)
-        job = _job(recipe, Path(scratch))
+        job = _calibrated(prepare(recipe, Path(scratch)), report)
         with BundleWriter(output, force=force, estimate_bytes=job.graphs.data_bytes() + (8 << 20)) as writer:
             return writer.commit(_write(job, writer.path, Path(output).name.removesuffix(".bundle"), report))
 
@@ -155,15 +200,50 @@ def _without_foreign_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _job(recipe: ExportRecipe, scratch: Path | None) -> Job:
+def prepare(recipe: ExportRecipe, scratch: Path | None) -> Job:
+    """Everything a recipe names, looked up. `scratch`: where a checkpoint may be put together; None: config only."""
     methods = _parsed(recipe)
     checkpoint = resolve(recipe, scratch)
     family_type = family_class(str(checkpoint.config.get("model_type")))
-    preprocess = preprocess_manifest(checkpoint.preprocessor)
-    family = family_type(checkpoint.model_config, output_px(preprocess))
+    processor = letterboxed(checkpoint.preprocessor) if recipe.letterbox else checkpoint.preprocessor
+    preprocess = preprocess_manifest(processor)
+    family = family_type(checkpoint.model_config, output_px(preprocess), letterbox=recipe.letterbox)
+    if recipe.letterbox:
+        preprocess["pad_mask"] = {"patch_px": family.patch_px}
+    for method in methods.values():
+        family.require(method)
+    background = find(
+        methods.values(), recipe.background_weights, family.grid, family.patch_px, preprocess,
+        random_weights=checkpoint.random_weights,
+    )  # fmt: skip
+    family.background = None if background is None else background.spec
     counted = {key: (method, _count(method, family, recipe)) for key, method in methods.items()}
-    graphs = GraphSet(family, counted, static_keep=recipe.static_keep, dtype=DTYPES[recipe.dtype])
-    return Job(recipe, checkpoint, family, preprocess, counted, graphs)
+    graphs = _graph_set(recipe, family, counted)
+    return Job(recipe, checkpoint, family, processor, preprocess, counted, graphs, background)
+
+
+def _graph_set(recipe: ExportRecipe, family: ModelFamily, methods: dict[str, tuple[PruningMethod, int]]) -> GraphSet:
+    return GraphSet(family, methods, static_keep=recipe.static_keep, dtype=DTYPES[recipe.dtype])
+
+
+def _calibrated(job: Job, report: Progress) -> Job:
+    """The job with everything measured that its methods wait for."""
+    waiting = [key for key, (method, _) in job.methods.items() if calibrate.uncalibrated(method)]
+    if not waiting:
+        return job
+    report("calibrate", 0, 1)
+    folder = dict(job.recipe.overrides).get("calibration")
+    pictures = calibrate.read_pictures(None if folder is None else Path(folder), job.processor, job.preprocess)
+    source = job.checkpoint.source(job.family.canonical)
+    methods = calibrate.calibrated(job.methods, job.family, source, pictures)
+    what = "made pictures" if folder is None else "pictures of the folder given"
+    notes = tuple(f"{key} was calibrated on {len(pictures)} {what}" for key in waiting)
+    return replace(job, methods=methods, graphs=_graph_set(job.recipe, job.family, methods), notes=notes)
+
+
+def _warnings(job: Job) -> list[str]:
+    methods = [method.spec for method, _ in job.methods.values()]
+    return retention.warnings(job.family.model_type, methods, job.recipe.keep, job.family.visual_tokens)
 
 
 def _parsed(recipe: ExportRecipe) -> dict[str, PruningMethod]:
@@ -172,7 +252,7 @@ def _parsed(recipe: ExportRecipe) -> dict[str, PruningMethod]:
     names = [method.name for method in parsed]
     methods: dict[str, PruningMethod] = {}
     for method in parsed:
-        plain = method.spec.replace(":", "-").replace("=", "-").replace(",", "-")
+        plain = re.sub("[:=,]", "-", method.spec)
         key = method.name if names.count(method.name) == 1 else plain
         if key in methods:
             raise PruningError(f"{method.spec} is asked for twice; name it once")
@@ -182,17 +262,18 @@ def _parsed(recipe: ExportRecipe) -> dict[str, PruningMethod]:
 
 def _count(method: PruningMethod, family: ModelFamily, recipe: ExportRecipe) -> int:
     """K at the default keep ratio; N where the method keeps everything."""
-    family.require(method)
-    family.path(method)
+    path = family.path(method)
     total = family.visual_tokens
-    count = keep_count(total, recipe.keep) if method.dynamic_keep else total
+    count = total if method.where == "nowhere" else keep_count(total, recipe.keep)
     method.check_k(count, total)
+    if isinstance(method, InEncoder):
+        method.schedule(total, path.blocks, count)
     return count
 
 
 def _write(job: Job, folder: Path, name: str, report: Progress) -> dict[str, Any]:
     """Writes every file of the bundle and returns its manifest."""
-    source = job.checkpoint.source(job.family.canonical)
+    source = job.source()
     tokens = read_tokens(job.checkpoint, job.family.template)
     write_tokenizer(tokens, folder / "tokenizer")
     graphs = job.graphs.write(folder / "onnx", source, report)
@@ -209,9 +290,13 @@ def _write(job: Job, folder: Path, name: str, report: Progress) -> dict[str, Any
 def _check(job: Job, folder: Path, tokens: Tokens, source: WeightSource) -> list[parity.Row]:
     """Golden tensors and parity rows."""
     reference = Reference(job.checkpoint, job.family, source)
-    pixels = reference_pixels(job.checkpoint.preprocessor, golden_files.picture())
-    values = normalise(pixels, job.preprocess)
-    made = golden_files.make(reference, job.methods, tokens, job.recipe.keep, pixels, values)
+    image = golden_files.picture(wide=job.recipe.letterbox)
+    pixels = reference_pixels(job.processor, image)
+    padding = (
+        padding_mask(job.preprocess, image.shape[0], image.shape[1], job.family.grid) if job.recipe.letterbox else None
+    )
+    seen = golden_files.Seen(image, pixels, normalise(pixels, job.preprocess), padding)
+    made = golden_files.make(reference, job.methods, tokens, job.recipe.keep, seen)
     made.write(folder / "golden")
     return parity.check(folder / "onnx", made, reference, job.methods, job.default, job.recipe.dtype)
 
@@ -231,10 +316,10 @@ def _manifest(
             "random_weights": checkpoint.random_weights,
         },
         "recipe": _recorded(recipe, checkpoint),
-        "notes": [*tokens.notes, *_unstable(job.methods)],
+        "notes": [*tokens.notes, *job.notes, *_unstable(job.methods), *_about_background(job)],
         "visual_tokens": family.visual_tokens,
         "grid": list(family.grid),
-        "keep": {"default": recipe.keep, "min": recipe.keep_range[0], "max": recipe.keep_range[1]},
+        "keep": {"default": recipe.keep, "min": recipe.keep_range[0], "max": job.max_keep},
         "methods": {
             "default": job.default,
             "each": {key: _method(key, method, job) for key, (method, _) in job.methods.items()},
@@ -267,10 +352,22 @@ def _unstable(methods: dict[str, tuple[PruningMethod, int]]) -> list[str]:
     ]
 
 
+def _about_background(job: Job) -> list[str]:
+    """Sentences on the scorer's weights and on a keep range that ends below the one asked for."""
+    if job.background is None:
+        return []
+    notes = [job.background.describe()]
+    if job.max_keep < job.recipe.keep_range[1]:
+        notes.append(f"keep ends at {job.max_keep:g}: no more patches enter the encoder")
+    return notes
+
+
 def _recorded(recipe: ExportRecipe, checkpoint: Checkpoint) -> dict[str, Any]:
     """The recipe without paths of this machine."""
     fields = recipe.to_dict()
-    fields["overrides"] = {k: Path(v).name if k == "tokenizer" else v for k, v in fields["overrides"].items()}
+    fields["overrides"] = {k: Path(v).name if k in FOLDERS else v for k, v in fields["overrides"].items()}
+    if recipe.background_weights is not None:
+        fields["background_weights"] = Path(recipe.background_weights).name
     return {**fields, "model": checkpoint.id if Path(recipe.model).is_dir() else recipe.model}
 
 
@@ -282,7 +379,7 @@ def _method(key: str, method: PruningMethod, job: Job) -> dict[str, Any]:
         "name": key,
         "spec": method.spec,
         "parameters": method.parameters,
-        "stages": [method.spec],
+        "stages": list(method.stages),
         "where": method.where,
         "scope": method.scope,
         "text": method.text,

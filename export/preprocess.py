@@ -46,6 +46,12 @@ def processor_name(config: dict[str, Any]) -> str:
     return name
 
 
+def letterboxed(config: dict[str, Any]) -> dict[str, Any]:
+    """The same processor, padding to a square with the mean colour first, as LLaVA-1.5's own preprocessing does."""
+    processor_name(config)
+    return {**config, "image_processor_type": "LlavaImageProcessor", "do_pad": True}
+
+
 def preprocess_manifest(config: dict[str, Any]) -> dict[str, Any]:
     """The `preprocess` object of the manifest.
 
@@ -98,6 +104,24 @@ def output_px(preprocess: dict[str, Any]) -> int:
     if len(size) != 2 or size[0] != size[1]:
         raise CheckpointError("preprocessor_config.json delivers pictures that are not square; a square crop is needed")
     return int(size[0])
+
+
+def padding_mask(preprocess: dict[str, Any], height: int, width: int, grid: tuple[int, int]) -> np.ndarray:
+    """(N,) float32: 1 for a patch of which more than half is padding around a picture (H,W); the rule of
+    https://github.com/intcomp/attention-bias. `preprocess` has a pad_mask."""
+    length, patch = output_px(preprocess), preprocess["pad_mask"]["patch_px"]
+    target, padded = preprocess["resize"]["size_px"][0], max(height, width)
+    start = (target - length) // 2
+
+    def shown(source: int, count: int) -> np.ndarray:
+        """Pixels of each patch that show the picture, times `padded`: whole numbers."""
+        low = (padded - source) // 2 * target - start * padded
+        edges = np.arange(count + 1, dtype=np.int64) * (patch * padded)
+        inside = np.minimum(low + source * target, edges[1:]) - np.maximum(low, edges[:-1])
+        return np.maximum(0, inside).astype(object)
+
+    area = np.outer(shown(height, grid[0]), shown(width, grid[1]))
+    return (2 * area < (patch * padded) ** 2).astype(np.float32).ravel()
 
 
 def reference_pixels(config: dict[str, Any], image: np.ndarray) -> np.ndarray:

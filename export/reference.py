@@ -9,18 +9,25 @@ import dataclasses
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from edgeprune.errors import CheckpointError
+from edgeprune.export import reference_blocks
+from edgeprune.export.background_reference import ForegroundReference, highest
 from edgeprune.export.checkpoint import Checkpoint
 from edgeprune.export.models.base import ModelFamily
 from edgeprune.export.weights import WeightSource
-from edgeprune.pruning.base import OUTPUT_KINDS, PruningMethod, VisualFeatures, visual_part
+from edgeprune.pruning.background import FOREGROUND
+from edgeprune.pruning.base import OUTPUT_KINDS, PruningMethod, Signal, VisualFeatures, visual_part
+from edgeprune.pruning.in_encoder import InEncoder
 from edgeprune.tolerances import TOLERANCES
+
+#: module names of a tower's layers
+LAYER: Final = re.compile(r"\.layers?\.\d+$")
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,29 @@ class VisionReference:
         return self.embeds_at(self.keep_idx)
 
 
+def on_grid(seen: VisionReference, places: np.ndarray, logits: np.ndarray, method: PruningMethod) -> VisionReference:
+    """A result in the numbering of the patches at `places` (K1,) -> in that of the grid.
+
+    Indices that are no survivors of the reference make NaN, which no parity check passes.
+    """
+    if not method.has_scores:
+        scores = None
+    elif seen.scores is None or method.needs == (FOREGROUND,):
+        scores = logits
+    else:
+        scores = np.full(len(logits), seen.scores.min(), np.float32)
+        scores[places] = seen.scores
+
+    def embeds_at(index: np.ndarray) -> np.ndarray:
+        inner = np.where(index < 0, -1, np.searchsorted(places, np.maximum(index, 0)).clip(max=len(places) - 1))
+        embeds = seen.embeds_at(inner)
+        strange = (index >= 0) & (places[inner] != index)
+        return np.where(strange[:, None], np.float32("nan"), embeds)
+
+    kept = np.where(seen.keep_idx < 0, -1, places[seen.keep_idx])
+    return VisionReference(kept, scores, embeds_at, seen.unsteady)
+
+
 class Reference:
     """A checkpoint as transformers runs it."""
 
@@ -53,25 +83,54 @@ class Reference:
         self.family = family
         self.model = _load(checkpoint, family, source)
         self.decoder = self.model.model.language_model
+        self.foreground = ForegroundReference(family, source)
 
     @torch.inference_mode()
-    def vision(self, pixels: np.ndarray, method: PruningMethod, keep: int) -> VisionReference:
-        """`pixels` (1,3,S,S) float32."""
+    def vision(
+        self, pixels: np.ndarray, method: PruningMethod, keep: int, padding: np.ndarray | None = None
+    ) -> VisionReference:
+        """`pixels` (1,3,S,S) float32; `padding` (N,) float32, 1 where a patch is padding."""
+        if isinstance(method, InEncoder):
+            return self._thinned(pixels, method, keep)
+        values, stage = torch.from_numpy(pixels), method.stage(self.family.visual_tokens)
+        logits = self.foreground.logits(values) if FOREGROUND in method.needs else None
+        if stage is None:
+            return self._chosen(values, method, keep, logits, padding)
+        assert logits is not None
+        last = logits[0].numpy() if padding is None else np.where(padding > 0.5, -np.inf, logits[0].numpy())
+        places = highest(last, keep if stage.kept is None else stage.kept)
+        among = None if padding is None else padding[places]
+        seen = self._chosen(values, stage.method, keep, logits[:, places], among, torch.from_numpy(places))
+        return on_grid(seen, places, logits[0].numpy(), method)
+
+    def _chosen(
+        self,
+        pixels: Tensor,
+        method: PruningMethod,
+        keep: int,
+        logits: Tensor | None,
+        padding: np.ndarray | None,
+        places: Tensor | None = None,
+    ) -> VisionReference:
+        """What a method behind the encoder makes of the picture, or of its patches at `places`, in whose numbering the
+        result is. `logits`, `padding`: of those patches."""
         path = self.family.path(method)
-        run = TowerRun(self.model.model.vision_tower, torch.from_numpy(pixels))
+        run = TowerRun(self.model.model.vision_tower, pixels, places)
         tokens = run.out.hidden_states[path.feature_block + 1][:, path.first_token :]
+        projector = self.model.model.multi_modal_projector
         signals = {
-            signal: visual_part(run.signal(signal.kind, block), signal.kind, path.first_token)
-            for signal, block in path.signal_blocks.items()
+            signal: self._signal(run, signal, block, path.first_token) for signal, block in path.signal_blocks.items()
         }
+        if logits is not None:
+            signals[FOREGROUND] = logits
         constants = method.constants(tokens.shape[1])
-        projected = self.model.model.multi_modal_projector(tokens)
+        projected = projector(tokens)
         read = projected if method.where == "after_projector" else tokens
-        features = VisualFeatures(read, signals, self.family.grid, constants, batch=tokens)
+        pad_mask = None if padding is None else torch.from_numpy(padding)[None] > 0.5
+        features = VisualFeatures(read, signals, self.family.grid, constants, batch=tokens, pad_mask=pad_mask)
         scores = method.signal(features)
         keep_idx = method.select(scores, torch.zeros(keep), features)
         seen = None if scores is None else scores[0].float().numpy().copy()
-        projector = self.model.model.multi_modal_projector
         index = keep_idx[0].numpy().copy()
 
         @torch.inference_mode()
@@ -83,6 +142,28 @@ class Reference:
         by_tokens = method.reads_tokens and method.gathers and method.stable
         unsteady = changed_by_noise(method, features, index) if by_tokens else None
         return VisionReference(index, seen, embeds_at, unsteady)
+
+    def _signal(self, run: TowerRun, signal: Signal, block: int, first_token: int) -> Tensor:
+        if signal.kind == FOREGROUND.kind:
+            return self.foreground.head(block, run.signal("hidden", block)[:, first_token:])
+        if signal.kind == "anchor_embeddings":
+            table: Tensor = self.model.get_input_embeddings().weight
+            return table[list(signal.anchors)][None]
+        if signal.kind == "projector_sensitivity":
+            hidden = run.out.hidden_states[block + 1][:, first_token:]
+            return sensitivity(self.model.model.multi_modal_projector, hidden, signal)
+        return visual_part(run.signal(signal.kind, block), signal.kind, first_token)
+
+    def _thinned(self, pixels: np.ndarray, method: InEncoder, keep: int) -> VisionReference:
+        """A method that prunes inside the encoder. What it keeps decides what later blocks compute, so other indices
+        than its own have no reference."""
+        path, tower = self.family.path(method), self.model.model.vision_tower
+        layers = [m for name, m in tower.named_modules() if LAYER.search(name)][: path.blocks]
+        start = tower(torch.from_numpy(pixels), output_hidden_states=True).hidden_states[0]
+        schedule = method.schedule(self.family.visual_tokens, path.blocks, keep)
+        tokens, keep_idx = reference_blocks.thinned(layers, start, method, schedule)
+        embeds: np.ndarray = self.model.model.multi_modal_projector(tokens)[0].numpy()
+        return VisionReference(keep_idx[0].numpy().copy(), None, lambda index: embeds)
 
     @torch.inference_mode()
     def embed(self, ids: list[int]) -> np.ndarray:
@@ -112,11 +193,16 @@ class TowerRun:
         out: transformers' output.
     """
 
-    def __init__(self, tower: Any, pixels: Tensor) -> None:
+    def __init__(self, tower: Any, pixels: Tensor, places: Tensor | None = None) -> None:
+        """`places` (K1,): the only patches that go through the blocks, with [CLS] and with their positions."""
         self._projected: dict[str, Tensor] = {}
         parts = {"q_proj": "query", "query": "query", "k_proj": "key", "key": "key"}
-        self._layers = [name for name, _ in tower.named_modules() if re.search(r"\.layers?\.\d+$", name)]
+        self._layers = [name for name, _ in tower.named_modules() if LAYER.search(name)]
         hooks = []
+        if places is not None:
+            rows = torch.cat([torch.zeros(1, dtype=torch.int64), places + 1])
+            embeddings = next(m for name, m in tower.named_modules() if name.rpartition(".")[2] == "embeddings")
+            hooks.append(embeddings.register_forward_hook(lambda _module, _inputs, output: output[:, rows]))
         for index, name in enumerate(self._layers):
             for inner, module in tower.get_submodule(name).named_modules():
                 part = parts.get(inner.rpartition(".")[2])
@@ -153,6 +239,17 @@ class TowerRun:
             logits = self._projected[f"query.{block}"] @ keys.transpose(1, 2) / keys.shape[2] ** 0.5
             return logits.softmax(-1)[:, 0]
         raise NotImplementedError(kind)
+
+
+def sensitivity(projector: Any, tokens: Tensor, signal: Signal) -> Tensor:
+    """projector_sensitivity (B,N) by forward-mode differentiation of transformers' projector."""
+    lengths = []
+    for direction in signal.unit_directions(tokens.shape[2]):
+        with torch.inference_mode(False):
+            point = tokens.clone()
+            answer = torch.func.jvp(projector, (point,), (direction.expand_as(point).clone(),))[1]
+        lengths.append(answer.norm(dim=-1))
+    return torch.stack(lengths).mean(0)
 
 
 def changed_by_noise(method: PruningMethod, features: VisualFeatures, keep_idx: np.ndarray, draws: int = 8) -> int:

@@ -158,7 +158,7 @@ class Parameter:
 
     def load(self, source: WeightSource) -> Tensor:
         """The parameter's value, in its shape and dtype."""
-        stored = source.tensor(self.name, self.leaf.checkpoint_shape(self.attribute))
+        stored = source.tensor(self.leaf.reads or self.name, self.leaf.checkpoint_shape(self.attribute))
         made = self.leaf.from_checkpoint(self.attribute, stored).to(self.value.dtype).contiguous()
         if made.shape != self.value.shape:
             raise RuntimeError(f"{self.name} came out as {list(made.shape)}, not {list(self.value.shape)}")

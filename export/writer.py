@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,11 @@ DTYPES: Final = {"fp32": torch.float32, "fp16": torch.float16}
 
 #: sizes of free dimensions while tracing: all different, none 0 or 1
 _EXAMPLE: Final = {"B": 2, "T": 4, "S": 7, "P0": 3, "L": 5, "K": 3}
+
+
+def vision_file(key: str) -> str:
+    """File of a method's vision graph; a path in a bundle is spelled with letters, digits, dot and dash."""
+    return f"vision-{re.sub('[^A-Za-z0-9.-]', '-', key)}.onnx"
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ class GraphSet:
 
     @property
     def files(self) -> list[str]:
-        return [*(f"vision-{key}.onnx" for key in self.methods), "embedding.onnx", "decoder.onnx"]
+        return [*(vision_file(key) for key in self.methods), "embedding.onnx", "decoder.onnx"]
 
     @cached_property
     def data(self) -> dict[str, list[Parameter]]:
@@ -106,10 +112,19 @@ class GraphSet:
             made[part.file] = self._write_graph(folder, part)
         self._write_data(folder, source, report)
         return {
-            "vision": {key: [made[f"vision-{key}.onnx"]] for key in self.methods},
+            "vision": {key: [made[vision_file(key)]] for key in self.methods},
             "embedding": made["embedding.onnx"],
             "decoder": {**made["decoder.onnx"], "kv": self._kv()},
         }
+
+    def write_vision(self, folder: Path, source: WeightSource) -> dict[str, str]:
+        """The vision graphs and their data file alone. Returns method key -> file, in `folder`."""
+        folder.mkdir()
+        parts = {key: self._vision_part(key) for key in self.methods}
+        for part in parts.values():
+            self._write_graph(folder, part)
+        write_data(folder / "vision.data", self.data["vision.data"], self.slots, source, lambda _: None)
+        return {key: part.file for key, part in parts.items()}
 
     def _parts(self) -> list[Part]:
         return [
@@ -132,7 +147,7 @@ class GraphSet:
         method, static = self.methods[key][0], self.static_keep(key)
         return Part(
             "vision",
-            f"vision-{key}.onnx",
+            vision_file(key),
             self.family.vision_interface(method, static, self.dtype),
             lambda: self.family.vision(method, static, self.dtype, whole=False),
         )

@@ -43,6 +43,8 @@ class ModelOptions(ctypes.Structure):
         ("cores", c_char_p),
         ("no_spinning", c_int32),
         ("reserved", c_int32),
+        ("map_weights", c_int32),
+        ("reserved_2", c_int32),
     )
 
 
@@ -84,6 +86,7 @@ class KeptTokens(ctypes.Structure):
         ("reason", c_char_p),
         ("method", c_char_p),
         ("keep", c_double),
+        ("pad_mask", POINTER(c_float)),
     )
 
 
@@ -166,6 +169,9 @@ class Stats(ctypes.Structure):
         ("decode_steps", c_int64),
         ("new_tokens", c_int64),
         ("kv_bytes", c_int64),
+        ("graph_ms", c_double),
+        ("resize_ms", c_double),
+        ("decode_graph_ms", c_double),
     )
 
 

@@ -25,9 +25,10 @@ class KeptTokens:
         grid_rows, grid_cols: of the original grid; their product is N.
         width_px, height_px: of the picture as it was given.
         applied: K < N.
-        reason: why not, when `applied` is false; "" otherwise.
+        reason: why not, when `applied` is false; why K is below the ratio asked for; "" otherwise.
         method: the pruning method.
         keep: the keep ratio that was asked for.
+        pad_mask: (N,) bool, True where the patch is letter-box padding; None when the bundle does not letter-box.
     """
 
     image: int
@@ -43,6 +44,7 @@ class KeptTokens:
     reason: str
     method: str
     keep: float
+    pad_mask: np.ndarray[Any, np.dtype[np.bool_]] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +91,7 @@ def copy_kept(image: int, raw: _abi.KeptTokens) -> KeptTokens:
         reason=raw.reason.decode(),
         method=raw.method.decode(),
         keep=raw.keep,
+        pad_mask=np.ctypeslib.as_array(raw.pad_mask, (raw.visual_tokens,)) > 0 if raw.pad_mask else None,
     )
 
 

@@ -27,6 +27,8 @@ class Resources:
         threads: inside one graph run; 0: onnxruntime's own choice, or one per core named.
         cores: core of each thread; the first is the calling thread, which is not pinned here.
         spinning: idle threads wait busily for a short time; False: they sleep at once.
+        map_weights: onnxruntime works on the bundle's files as they lie in memory, without repacked copies; runs may be
+            slower. The files must not be written to while the model is open.
         memory_limit_bytes: a bundle that needs more (`describe_bundle`) is refused before anything is loaded; no cap
             while it runs.
         context_tokens: a smaller context than the bundle's, to need less memory.
@@ -35,6 +37,7 @@ class Resources:
     threads: int = 0
     cores: Sequence[int] = ()
     spinning: bool = True
+    map_weights: bool = False
     memory_limit_bytes: int | None = None
     context_tokens: int | None = None
 
@@ -57,6 +60,7 @@ class Resources:
             context_tokens=self.context_tokens or 0,
             cores=cores.encode() or None,
             no_spinning=not self.spinning,
+            map_weights=self.map_weights,
         )
         return options
 

@@ -261,7 +261,7 @@ class Model:
             onnxruntime_library: path of libonnxruntime; None: EDGEPRUNE_ORT_LIB when it is set, else the one inside an
                 installed onnxruntime package, else the loader's.
             verify: "full" compares size and SHA-256 of every file; "sizes" skips the hashes.
-            resources: cores, spinning, memory_limit_bytes, context_tokens; see `Resources`.
+            resources: cores, spinning, map_weights, memory_limit_bytes, context_tokens; see `Resources`.
 
         Raises:
             BundleError: a file is missing, changed or unsafe, or the schema version is another.

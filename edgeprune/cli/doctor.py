@@ -15,7 +15,7 @@ from edgeprune import __version__, machine, requirements
 from edgeprune.cli import accelerators
 from edgeprune.cli.arguments import add_json
 from edgeprune.cli.output import table, write_json
-from edgeprune.errors import UserError
+from edgeprune.errors import DependencyError, UserError
 
 PACKAGES = (
     "numpy", "torch", "transformers", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "safetensors", "pillow",
@@ -55,9 +55,18 @@ def examine() -> dict[str, Any]:
         "accelerators": accelerators.examine(),
         "providers": accelerators.providers(),
         "packages": {name: requirements.installed_version(name) for name in PACKAGES},
-        "extras": [_extra(name, needed) for name, needed in requirements.extras().items()],
+        **_extras(),
         "can_run": can_run,
     }
+
+
+def _extras() -> dict[str, Any]:
+    """ "extras", and why there are none in "extras_problem", "" otherwise."""
+    try:
+        needed = requirements.extras()
+    except DependencyError as error:
+        return {"extras": [], "extras_problem": str(error)}
+    return {"extras": [_extra(name, items) for name, items in needed.items()], "extras_problem": ""}
 
 
 def _extra(name: str, needed: list[requirements.Requirement]) -> dict[str, Any]:
@@ -137,12 +146,13 @@ def _text(report: dict[str, Any]) -> str:
         for name, entry in {**report["libraries"], **report["accelerators"]}.items()
         if entry["remedy"]
     ]
+    known = table(extras) if report["extras"] else f"extras: {report['extras_problem']}"
     parts = [
         "\n".join(head),
         table(rows),
         "onnxruntime's providers: " + (", ".join(usable) or "none: no onnxruntime package"),
         "packages: " + ", ".join(packages),
-        table(extras),
+        known,
         *remedies,
     ]
     return "\n\n".join(parts)

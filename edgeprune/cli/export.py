@@ -29,9 +29,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--keep", required=True, type=value(keep), metavar="R", help="default keep ratio K/N, above 0 and at most 1")
     add("--keep-range", type=value(keep_range), metavar="LOW:HIGH", help="what a request may ask for (0.01:1.0)")
     add("--static-keep", action="store_true", help="bake K into the graphs; a request cannot change it")
-    add("--prune", action="append", metavar="SPEC", help="NAME[:param=value,...]; repeat for several; first: default")
+    add(
+        "--prune",
+        action="append",
+        metavar="SPEC",
+        help="NAME[:param=value,...] or background@R+NAME; repeat for several; first: default",
+    )
+    add("--background-weights", metavar="FILE", help="scorer of --prune background (the package's, for its grid)")
     add("--random-weights", action="store_true", help="the architecture without its weights, for latency work")
     add("--set", action="append", default=[], type=value(setting), metavar="KEY=VALUE", help="override a config value")
+    add("--letterbox", action="store_true", help="pad pictures to a square instead of cropping; padding is kept last")
     add("--dtype", choices=DTYPES, default="fp32", help="of weights and activations (fp32)")
     add("-o", "--output", type=Path, metavar="DIR", help="the bundle (NAME-keepR.bundle in the current directory)")
     add("--force", action="store_true", help="replace an existing bundle")
@@ -48,7 +55,10 @@ def run(args: argparse.Namespace) -> int:
     with needs_extra("export", "export"):
         from edgeprune.export import pipeline
 
-        print(plan_text(pipeline.plan(recipe), recipe, output), flush=True)
+        plan = pipeline.plan(recipe)
+        print(plan_text(plan, recipe, output), flush=True)
+        for warning in plan.warnings:
+            print(f"edgeprune: warning: {warning}", file=sys.stderr)
         if args.dry_run:
             return 0
         with _progress() as progress:
@@ -75,6 +85,8 @@ def recipe_from(args: argparse.Namespace) -> ExportRecipe:
         random_weights=args.random_weights,
         overrides=tuple(args.set),
         dtype=args.dtype,
+        letterbox=args.letterbox,
+        background_weights=args.background_weights,
     )
 
 

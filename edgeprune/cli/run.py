@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--variant", metavar="V", help="a built variant (the bundle's own graphs)")
     add("--max-new-tokens", type=value(positive), metavar="N", help="most tokens to generate (128)")
     add("--choices", type=value(choices), metavar="A,B,...", help="score these answers instead of generating one")
+    add("--dump-tokens", type=Path, metavar="FILE.npz", help="write kept tokens, scores and embeddings of each picture")
     add_decoding(parser)
     add_no_verify(parser)
     add_json(parser)
@@ -52,9 +53,12 @@ def decoding_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def run(args: argparse.Namespace) -> int:
+    from edgeprune.measure import token_dump
     from edgeprune.runtime.session import Model
 
     check_choices(args)
+    if args.dump_tokens is not None:
+        token_dump.require_place(args.dump_tokens)
     with Model.open(args.bundle, variant=args.variant, verify="sizes" if args.no_verify else "full") as model:
         report = ask(model, args, stream=args.json != "-")
     if args.json is not None:
@@ -67,14 +71,21 @@ def run(args: argparse.Namespace) -> int:
 def ask(model: Model, args: argparse.Namespace, *, stream: bool) -> dict[str, Any]:
     """Encodes the pictures, answers the question, and returns what `--json` writes."""
     with model.new_session() as session:
-        for file in args.image:
-            session.add_image(file, keep=args.keep, method=args.prune)
-        if args.choices:
-            return choose(model, session, args, show=stream)
-        on_text = _write if stream else None
-        answer = session.generate(args.prompt, max_new_tokens=args.max_new_tokens, on_text=on_text, **decoding_of(args))
-        if stream:
-            print()
+        images = [session.add_image(file, keep=args.keep, method=args.prune) for file in args.image]
+        report = (choose if args.choices else answer_question)(model, session, args, show=stream)
+        if args.dump_tokens is not None:
+            from edgeprune.measure import token_dump
+
+            token_dump.write(args.dump_tokens, token_dump.token_arrays(session, images, args.image))
+    return report
+
+
+def answer_question(model: Model, session: Session, args: argparse.Namespace, *, show: bool) -> dict[str, Any]:
+    """Generates the answer, piece by piece on stdout with `show`."""
+    on_text = _write if show else None
+    answer = session.generate(args.prompt, max_new_tokens=args.max_new_tokens, on_text=on_text, **decoding_of(args))
+    if show:
+        print()
     report = report_of(model.describe(), answer, args.image)
     return {"text": answer.text, "finish_reason": answer.finish_reason, **report}
 
@@ -141,6 +152,7 @@ def image_report(file: str, tokens: KeptTokens) -> dict[str, Any]:
         "keep_idx": [int(index) for index in tokens.keep_idx],
         "applied": tokens.applied,
         "reason": tokens.reason,
+        "padded_tokens": 0 if tokens.pad_mask is None else int(tokens.pad_mask.sum()),
     }
 
 
@@ -148,7 +160,8 @@ def summary(report: dict[str, Any]) -> str:
     """A line per picture and one of stage times."""
     lines = []
     for entry in report["images"]:
-        state = "applied" if entry["applied"] else f"not applied: {entry['reason']}"
+        state = "applied" if entry["applied"] else "not applied"
+        state += f": {entry['reason']}" if entry["reason"] else ""
         count = f"K/N = {entry['kept_tokens']}/{entry['visual_tokens']} visual tokens kept"
         lines.append(f"{entry['file']}: {count}, {entry['method']}, keep {entry['keep']:g}, {state}")
     times = report["timings_ms"]

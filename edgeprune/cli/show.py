@@ -1,6 +1,6 @@
 """Draw the kept patches over a picture: dropped ones dimmed, kept ones clear.
 
-Several methods, `--prune a,b`, are drawn side by side. Needs Pillow.
+Several methods, `--prune a,b`, are drawn side by side, with `--scores` above heat maps of their scores. Needs Pillow.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--image", required=True, metavar="F", help="a JPEG or PNG file")
     add("--prune", type=value(names), default=[None], metavar="NAME,...", help="pruning methods (the bundle's default)")
     add("--keep", type=value(keep), metavar="R", help="keep ratio K/N (the bundle's default)")
+    add("--scores", action="store_true", help="draw the scores of every patch, too, as a heat map below")
     add("-o", "--output", type=Path, default=Path("overlay.png"), metavar="FILE", help="PNG or JPEG (overlay.png)")
     add_no_verify(parser)
 
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
     with Model.open(args.bundle, verify="sizes" if args.no_verify else "full") as model:
         kept = [_kept(model, args, method) for method in args.prune]
-        drawn = draw_overlay(args.image, kept, model.bundle.manifest.preprocess)
+        drawn = draw_overlay(args.image, kept, model.bundle.manifest.preprocess, scores=args.scores)
     try:
         drawn.save(args.output)
     except OSError as error:

@@ -5,7 +5,6 @@ Patches are mapped back through padding, resizing and cropping, so the borders l
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprune.errors import DependencyError, UserError
+from edgeprune.errors import UserError
 from edgeprune.manifest import Preprocess
+from edgeprune.measure.heat import draw_heat, heat_legend
+from edgeprune.measure.pillow import pillow
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,13 +28,16 @@ _DIM, _BORDER, _PAPER, _INK = 0.3, (255, 196, 0), (255, 255, 255), (20, 20, 20)
 _GAP_PX, _LINE_PX, _FONT_PX = 12, 22, 16
 
 
-def draw_overlay(image_file: str | Path, kept: Sequence[KeptTokens], preprocess: Preprocess) -> Image:
+def draw_overlay(
+    image_file: str | Path, kept: Sequence[KeptTokens], preprocess: Preprocess, *, scores: bool = False
+) -> Image:
     """Draws what was kept of one picture, one panel per entry of `kept`, side by side.
 
     Args:
         image_file: the picture that was asked about.
         kept: at least one, each of this picture, for example by different methods.
         preprocess: the bundle's preprocessing.
+        scores: draw each panel's scores below it, as a heat map.
 
     Raises:
         DependencyError: Pillow is missing.
@@ -45,16 +49,20 @@ def draw_overlay(image_file: str | Path, kept: Sequence[KeptTokens], preprocess:
     scale = min(scale, MOST_PX / max(picture.size))
     width, height = (max(1, round(side * scale)) for side in picture.size)
     scaled = picture.resize((width, height))
-    column = max(width, *(_text_width(line) for tokens in kept for line in legend(tokens)))
+    texts = [(*legend(tokens), heat_legend(tokens)) if scores else legend(tokens) for tokens in kept]
+    column = max(width, *(_text_width(line) for lines in texts for line in lines))
     total = len(kept) * (column + _GAP_PX) - _GAP_PX
-    sheet = _pillow("Image").new("RGB", (total, height + 2 * _LINE_PX + _GAP_PX), _PAPER)
+    rows = 2 if scores else 1
+    tall = rows * (height + _GAP_PX) + len(texts[0]) * _LINE_PX
+    sheet: Image = pillow("Image").new("RGB", (total, tall), _PAPER)
     for place, tokens in enumerate(kept):
         boxes = cell_boxes(preprocess, (tokens.grid_rows, tokens.grid_cols), size_px) * scale
         left = place * (column + _GAP_PX)
         sheet.paste(_draw_panel(scaled, tokens, boxes), (left, 0))
-        _write_legend(sheet, tokens, (left, height + _GAP_PX // 2))
-    drawn: Image = sheet
-    return drawn
+        if scores:
+            sheet.paste(draw_heat(scaled, tokens, boxes), (left, height + _GAP_PX))
+        _write_legend(sheet, texts[place], (left, rows * (height + _GAP_PX) - _GAP_PX // 2))
+    return sheet
 
 
 def legend(tokens: KeptTokens) -> tuple[str, str]:
@@ -110,7 +118,7 @@ def _resized(preprocess: Preprocess, width: int, height: int) -> tuple[int, int]
 
 
 def _draw_panel(picture: Image, tokens: KeptTokens, boxes: np.ndarray[Any, np.dtype[np.float64]]) -> Image:
-    image, image_draw = _pillow("Image"), _pillow("ImageDraw")
+    image, image_draw = pillow("Image"), pillow("ImageDraw")
     kept = [tuple(round(edge) for edge in boxes[index]) for index in tokens.keep_idx if index >= 0]
     mask = image.new("L", picture.size, 0)
     for box in kept:
@@ -129,9 +137,9 @@ def _inside(box: tuple[int, ...]) -> tuple[int, int, int, int]:
     return left, top, max(left, right - 1), max(top, bottom - 1)
 
 
-def _write_legend(sheet: Image, tokens: KeptTokens, corner: tuple[int, int]) -> None:
-    pen, font = _pillow("ImageDraw").Draw(sheet), _font()
-    for place, line in enumerate(legend(tokens)):
+def _write_legend(sheet: Image, lines: Sequence[str], corner: tuple[int, int]) -> None:
+    pen, font = pillow("ImageDraw").Draw(sheet), _font()
+    for place, line in enumerate(lines):
         pen.text((corner[0] + 2, corner[1] + place * _LINE_PX), line, fill=_INK, font=font)
 
 
@@ -140,11 +148,11 @@ def _text_width(text: str) -> int:
 
 
 def _font() -> Any:
-    return _pillow("ImageFont").load_default(_FONT_PX)
+    return pillow("ImageFont").load_default(_FONT_PX)
 
 
 def _read_picture(image_file: str | Path, size_px: tuple[int, int]) -> Image:
-    image = _pillow("Image")
+    image = pillow("Image")
     try:
         with warnings.catch_warnings(), image.open(image_file) as opened:
             # The runtime has read the picture already and has its own limit.
@@ -155,10 +163,3 @@ def _read_picture(image_file: str | Path, size_px: tuple[int, int]) -> Image:
     if picture.size != size_px:
         raise UserError(f"{image_file} changed while it was asked about; try again.")
     return picture
-
-
-def _pillow(module: str) -> Any:
-    try:
-        return importlib.import_module(f"PIL.{module}")
-    except ModuleNotFoundError as error:
-        raise DependencyError("drawing needs Pillow, which is not installed: run `pip install pillow`.") from error

@@ -25,10 +25,14 @@ SIGNAL_KINDS: Final[dict[str, str]] = {
     "keys": "(B,H,N,d): keys of the visual tokens as the block projects them",
     "hidden": "(B,N,C): output of the block",
     "cls_hidden": "(B,1,C): the [CLS] row of the output of the block",
+    "foreground": "(B,N) float32: logit of foreground minus background, from a head on the output of the block; "
+    "layer None: from the scorer in front of the encoder",
+    "projector_sensitivity": "(B,N) float32: mean length of the projector's derivative along fixed unit directions",
+    "anchor_embeddings": "(1,A,D): rows of the decoder's embedding table",
 }
 
-#: kinds that are outputs of a block: they need the whole block, and by default that of the features
-OUTPUT_KINDS: Final = frozenset({"hidden", "cls_hidden"})
+#: kinds that are outputs of a block or known only behind it: they need the whole block, by default that of the features
+OUTPUT_KINDS: Final = frozenset({"hidden", "cls_hidden", "projector_sensitivity", "anchor_embeddings", "foreground"})
 
 #: axis of a kind that runs over the S encoder tokens and loses [CLS]; kinds not listed are given as they are
 _TOKEN_AXES: Final[dict[str, int]] = {
@@ -37,6 +41,7 @@ _TOKEN_AXES: Final[dict[str, int]] = {
     "wide_cls_attention": 1,
     "keys": 2,
     "hidden": 1,
+    "foreground": 1,
 }
 
 
@@ -48,11 +53,35 @@ class Signal(NamedTuple):
         layer: encoder block, 0-based, negative from the end; None: as `depth` says.
         depth: share of the encoder's blocks that lie before the block, in [0, 1); None: the family's default score
             block, or its feature block for OUTPUT_KINDS.
+        directions, seed: how many unit directions and which, of projector_sensitivity.
+        anchors: token ids, of anchor_embeddings.
     """
 
     kind: str
     layer: int | None = None
     depth: float | None = None
+    directions: int = 16
+    seed: int = 0
+    anchors: tuple[int, ...] = (0,)
+
+    def unit_directions(self, width: int) -> Tensor:
+        """(directions, width) float32, each row a normal vector scaled to length 1."""
+        generator = torch.Generator().manual_seed(self.seed)
+        drawn = torch.randn(self.directions, width, generator=generator, dtype=torch.float64)
+        length = torch.sqrt((drawn * drawn).sum(1, keepdim=True))
+        return (drawn / length).to(torch.float32)
+
+
+class Stage(NamedTuple):
+    """A selection before the encoder.
+
+    Attributes:
+        kept: K1, how many patches enter the encoder; None: as many as the request keeps.
+        method: what selects among them behind the encoder.
+    """
+
+    kept: int | None
+    method: PruningMethod
 
 
 def visual_part(made: Tensor, kind: str, first_token: int) -> Tensor:
@@ -62,7 +91,7 @@ def visual_part(made: Tensor, kind: str, first_token: int) -> Tensor:
 
 
 def output_signal(kind: str, x: Tensor, first_token: int) -> Tensor:
-    """A kind of OUTPUT_KINDS from the output (B,S,C) of a block."""
+    """Hidden states from the output (B,S,C) of a block."""
     return x[:, :1] if kind == "cls_hidden" else visual_part(x, kind, first_token)
 
 
@@ -129,6 +158,17 @@ class PruningMethod:
         return False
 
     @property
+    def uncalibrated(self) -> bool:
+        """An export must measure something on pictures before the graph can be made (`export/calibrate.py`)."""
+        return False
+
+    @property
+    def honours_padding(self) -> bool:
+        """With a padding mask, tokens in padding are kept only after all others, and merge into none; where this is
+        False, `export --letterbox` refuses the method."""
+        return True
+
+    @property
     def parameters(self) -> dict[str, Any]:
         """Parameter name -> value."""
         return dataclasses.asdict(self)
@@ -142,6 +182,20 @@ class PruningMethod:
             if getattr(self, item.name) != item.default
         ]
         return self.name + (":" + ",".join(given) if given else "")
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """SPEC of every stage, in the order in which they run."""
+        return (self.spec,)
+
+    @property
+    def max_keep(self) -> float:
+        """The largest keep ratio the method can serve."""
+        return 1.0
+
+    def stage(self, n: int) -> Stage | None:
+        """The selection before the encoder of `n` patches, if there is one; the method's own maths is then unused."""
+        return None
 
     def valid_k(self, n: int) -> Sequence[int]:
         """Counts the method can serve out of `n` tokens, ascending. The manifest states them (`keep_counts`)."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from edgeprune.pruning.base import PruningMethod, VisualFeatures
-from edgeprune.pruning.greedy import cosine, greedy
+from edgeprune.pruning.greedy import cosine, greedy, without_padding
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class DivPrune(PruningMethod):
         assert features.tokens is not None
         near = cosine(features.tokens)
         # the first column is the token itself; a lone token has no other
-        first = -torch.topk(near, min(2, near.shape[1]), dim=2).values[:, :, -1]
+        others = without_padding(near, features.pad_mask, -2.0)
+        first = -torch.topk(others, min(2, near.shape[1]), dim=2).values[:, :, -1]
         nothing = torch.full_like(first, -2.0)  # below every cosine
         return greedy(
             first, nothing, near, torch.neg, torch.maximum, keep_slots, features.constants["iota"], features.pad_mask

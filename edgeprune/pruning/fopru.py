@@ -45,6 +45,10 @@ class FoPru(PruningMethod):
     def needs_grid(self) -> bool:
         return self.mode == "row"
 
+    @property
+    def honours_padding(self) -> bool:
+        return self.mode == "rank"  # a row of the picture may begin and end in padding
+
     def valid_k(self, n: int) -> Sequence[int]:
         side = math.isqrt(n)
         if self.mode == "rank":

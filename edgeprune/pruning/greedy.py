@@ -77,6 +77,19 @@ def cosine(tokens: Tensor) -> Tensor:
     return torch.matmul(unit, unit.transpose(1, 2))
 
 
+def without_padding(rows: Tensor, pad_mask: Tensor | None, value: float) -> Tensor:
+    """(B,N,M) with `value` at every item m that lies in padding, `pad_mask` (B,M): padding is no item to stand for."""
+    return rows if pad_mask is None else rows.masked_fill(pad_mask.unsqueeze(1), value)
+
+
+def scaled_to_one(scores: Tensor, pad_mask: Tensor | None, eps: float) -> Tensor:
+    """Scores (B,N) moved and scaled so that those outside padding run from 0 to 1; all alike, they are 0."""
+    low = scores if pad_mask is None else scores.masked_fill(pad_mask, torch.inf)
+    high = scores if pad_mask is None else scores.masked_fill(pad_mask, -torch.inf)
+    least, most = low.amin(1, keepdim=True), high.amax(1, keepdim=True)
+    return (scores - least) / (most - least + eps)
+
+
 def coverage_gain(covers: Tensor, covered: Tensor) -> Tensor:
     """Coverage that each token would add: sum over m of max(0, covers[b,n,m] - covered[b,m]), (B,N).
 

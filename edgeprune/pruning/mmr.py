@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from edgeprune.pruning.base import PruningMethod, Signal, VisualFeatures
-from edgeprune.pruning.greedy import cosine, greedy
+from edgeprune.pruning.greedy import cosine, greedy, scaled_to_one
 from edgeprune.pruning.parameters import importance_signal, require_between
 
 
@@ -53,8 +53,7 @@ class Mmr(PruningMethod):
         """(B,K) int64 in raster order."""
         assert scores is not None
         assert features.tokens is not None
-        least, most = scores.amin(1, keepdim=True), scores.amax(1, keepdim=True)
-        scaled = (scores - least) / (most - least + 1e-6)
+        scaled, pad = scaled_to_one(scores, features.pad_mask, 1e-6), features.pad_mask
         gain, cost = self.balance * scaled, 1.0 - self.balance
         nothing = torch.full_like(scores, -2.0)  # below every cosine
         iota, near = features.constants["iota"], cosine(features.tokens)
@@ -62,4 +61,4 @@ class Mmr(PruningMethod):
         def score(nearest: Tensor) -> Tensor:
             return gain - cost * nearest
 
-        return greedy(scaled, nothing, near, score, torch.maximum, keep_slots, iota, features.pad_mask)
+        return greedy(scaled, nothing, near, score, torch.maximum, keep_slots, iota, pad)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from edgeprune.pruning.base import PruningMethod, VisualFeatures
-from edgeprune.pruning.greedy import cosine, coverage_gain, greedy
+from edgeprune.pruning.greedy import cosine, coverage_gain, greedy, without_padding
 from edgeprune.pruning.parameters import require_between
 
 
@@ -42,11 +42,13 @@ class MmtokVv(PruningMethod):
     def select(self, scores: Tensor | None, keep_slots: Tensor, features: VisualFeatures) -> Tensor:
         """(B,K) int64 in raster order."""
         assert features.tokens is not None
-        covers = torch.softmax(cosine(features.tokens) / self.temperature, dim=2).transpose(1, 2).contiguous()
+        pad = features.pad_mask
+        likeness = without_padding(cosine(features.tokens) / self.temperature, pad, torch.finfo(torch.float32).min)
+        covers = without_padding(torch.softmax(likeness, dim=2).transpose(1, 2).contiguous(), pad, 0.0)
         uncovered = torch.zeros_like(covers[:, 0])
 
         def score(covered: Tensor) -> Tensor:
             return coverage_gain(covers, covered)
 
         iota = features.constants["iota"]
-        return greedy(score(uncovered), uncovered, covers, score, torch.maximum, keep_slots, iota, features.pad_mask)
+        return greedy(score(uncovered), uncovered, covers, score, torch.maximum, keep_slots, iota, pad)

@@ -61,12 +61,16 @@ class PruMerge(PruningMethod):
         return torch.where(patch, descending(scores, features.pad_mask)[:, :kept], -1)
 
     def recycle(self, tokens: Tensor, keep_idx: Tensor, features: VisualFeatures) -> Tensor:
-        iota, weight = features.constants["iota"], features.signals[self.needs[0]].unsqueeze(1)
+        iota, weight, pad = features.constants["iota"], features.signals[self.needs[0]].unsqueeze(1), features.pad_mask
+        if pad is not None:
+            weight = weight.masked_fill(pad.unsqueeze(1), 0.0)
         patch = (keep_idx >= 0).unsqueeze(2)
         index = keep_idx.clamp_min(0)
         itself = index.unsqueeze(2) == iota
         keys = unit(features.signals[self.needs[1]].transpose(1, 2).flatten(2))
         likeness = torch.matmul(gather_tokens(keys, index), keys.transpose(1, 2)).masked_fill(itself, -2.0)
+        if pad is not None:
+            likeness = likeness.masked_fill(pad.unsqueeze(1), -2.0)
         similar = torch.topk(likeness, min(self.merged, iota.shape[0] - 1), dim=2).indices
         joins = torch.zeros_like(likeness).scatter(2, similar, 1.0)
         dropped = ~(itself & patch).any(1, keepdim=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from edgeprune.pruning.base import PruningMethod, Signal, VisualFeatures
-from edgeprune.pruning.greedy import cosine, coverage_gain, greedy
+from edgeprune.pruning.greedy import cosine, coverage_gain, greedy, without_padding
 from edgeprune.pruning.parameters import importance_signal, require_between
 
 
@@ -51,7 +51,8 @@ class Scope(PruningMethod):
         """(B,K) int64 in raster order."""
         assert scores is not None
         assert features.tokens is not None
-        near, weight = cosine(features.tokens), scores.pow(self.alpha)
+        near = without_padding(cosine(features.tokens), features.pad_mask, 0.0)
+        weight = scores.pow(self.alpha)
         uncovered = torch.zeros_like(scores)
 
         def score(covered: Tensor) -> Tensor:

@@ -43,6 +43,15 @@ def even_stride(keep_slots: Tensor, iota: Tensor) -> Tensor:
     return torch.div((2 * iota[:kept] + 1) * count, 2 * kept, rounding_mode="floor")
 
 
+def even_stride_among(chosen: Tensor, keep_slots: Tensor, iota: Tensor) -> Tensor:
+    """`even_stride` of the raster sequence of the chosen tokens (B,N) bool, of which there are at least K; (B,K)."""
+    positions, kept = iota.to(torch.float32), keep_slots.shape[0]
+    sequence = torch.topk(torch.where(chosen, positions, positions + iota.shape[0]), iota.shape[0], largest=False)
+    count = chosen.to(torch.int64).sum(1, keepdim=True)
+    place = torch.div((2 * iota[:kept] + 1) * count, 2 * kept, rounding_mode="floor")
+    return torch.gather(sequence.indices, 1, place)
+
+
 def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
     """(B,N,C) gathered at (B,K) -> (B,K,C)."""
     return torch.gather(tokens, 1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[2]))

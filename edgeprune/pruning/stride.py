@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from edgeprune.pruning.base import PruningMethod, VisualFeatures
-from edgeprune.pruning.selectors import even_stride, repeat_for_batch
+from edgeprune.pruning.selectors import even_stride, even_stride_among, repeat_for_batch
 
 
 @dataclass(frozen=True)
@@ -24,5 +24,8 @@ class Stride(PruningMethod):
         return None
 
     def select(self, scores: Tensor | None, keep_slots: Tensor, features: VisualFeatures) -> Tensor:
-        """floor((2j + 1) N / 2K) for j < K, (B,K) int64."""
+        """floor((2j + 1) N / 2K) for j < K, (B,K) int64; with a padding mask, of the tokens outside padding, K of which
+        there must be."""
+        if features.pad_mask is not None:
+            return even_stride_among(~features.pad_mask, keep_slots, features.constants["iota"])
         return repeat_for_batch(even_stride(keep_slots, features.constants["iota"]), features.batch)

@@ -88,6 +88,10 @@ class VisionZip(PruningMethod):
         constants, iota = features.constants, features.constants["iota"]
         step, targets = constants["step"][keep_idx.shape[1]], constants["targets"][keep_idx.shape[1]]
         chosen = (keep_idx.unsqueeze(2) == iota).any(1)
+        if features.pad_mask is not None:  # neither targets nor merged into one
+            left = (~(chosen | features.pad_mask)).sum(1, keepdim=True)
+            step = torch.div(left, targets.clamp_min(1), rounding_mode="floor").clamp_min(1)
+            chosen = chosen | features.pad_mask
         rest = inverse(chosen_first(~chosen, iota))  # place among the remaining patches
         nearest = rest // step
         is_target = ~chosen & (nearest * step == rest) & (nearest < targets)

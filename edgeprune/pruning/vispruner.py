@@ -73,7 +73,9 @@ class VisPruner(PruningMethod):
         # places in the list; the important ones have none
         place = (rank - important).to(torch.float32)
         place = torch.where(place < 0, place + 2 * scores.shape[1], place)
-        place = thinned(place, likeness, kept - important, scores.shape[1] - important, constants["rounds"])
+        # padding has the last places by rank: behind the list's end
+        listed = constants["iota"].shape[0] if features.pad_mask is None else (~features.pad_mask).sum(1, keepdim=True)
+        place = thinned(place, likeness, kept - important, listed - important, constants["rounds"])
         wanted = (rank < important) | (place < kept - important)
         return raster_top_k(wanted.to(torch.float32), keep_slots, constants["iota"])
 
@@ -84,7 +86,7 @@ def thinned(place: Tensor, likeness: Tensor, goal: Tensor, count: Tensor, rounds
     Args:
         place: (B,N) float32, 0..count-1 in the list, N and more outside it.
         likeness: (B,N,N) cosines.
-        goal, count: () int64, tokens wanted and tokens in the list.
+        goal, count: tokens wanted, () int64, and tokens in the list, () or (B,1) int64.
         rounds: (R,) float32, only its length counts.
 
     Returns:

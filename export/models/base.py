@@ -6,11 +6,13 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edgeprune.errors import PruningError
 from edgeprune.export.graphs import VisionGraph, VisionPath
+from edgeprune.export.models.background import ScorerSpec
 from edgeprune.export.trace import Interface
+from edgeprune.export.weights import WeightSource
 from edgeprune.pruning.base import PruningMethod
 from edgeprune.pruning.registry import METHODS, method_class
 
@@ -21,6 +23,8 @@ class ModelFamily(ABC):
     Attributes:
         config: the transformers config object.
         grid: (rows, columns) of visual tokens.
+        letterbox: pictures are padded to a square, and graphs that choose tokens read which ones are padding.
+        background: sizes of the background scorer, set where a method reads the signal `foreground`.
     """
 
     model_type: ClassVar[str]
@@ -32,10 +36,17 @@ class ModelFamily(ABC):
     template: ClassVar[tuple[str, str, str]]
     config: Any
     grid: tuple[int, int]
+    letterbox: bool
+    background: ScorerSpec | None = None
 
     @abstractmethod
-    def __init__(self, config: Any, image_px: int) -> None:
+    def __init__(self, config: Any, image_px: int, *, letterbox: bool = False) -> None:
         """`config`: the transformers config; `image_px`: side of the picture that preprocessing delivers."""
+
+    @property
+    @abstractmethod
+    def patch_px(self) -> int:
+        """Edge of the patch that a visual token stands for."""
 
     @property
     def visual_tokens(self) -> int:
@@ -53,6 +64,10 @@ class ModelFamily(ABC):
     @abstractmethod
     def vision(self, method: PruningMethod, static_keep: int | None, dtype: torch.dtype, *, whole: bool) -> VisionGraph:
         """VisionGraph, with every block or (`whole` False) with one block of each run."""
+
+    @abstractmethod
+    def patch_embedding(self, source: WeightSource) -> Tensor:
+        """The vision tower's patch embedding (C,3,px,px), by which encoders are told apart."""
 
     @abstractmethod
     def vision_interface(self, method: PruningMethod, static_keep: int | None, dtype: torch.dtype) -> Interface: ...
@@ -76,6 +91,8 @@ class ModelFamily(ABC):
         Raises:
             PruningError: names the nearest method that fits, and all that do.
         """
+        if self.letterbox and not method.honours_padding:
+            raise PruningError(f"{method.spec} cannot keep padding last; leave out --letterbox or take another method")
         missing = self.missing(method)
         if missing is None:
             return
@@ -85,6 +102,10 @@ class ModelFamily(ABC):
             f"{method.name} needs {missing}, which {self.model_type} does not serve; the nearest that fits is "
             f"{near[0]}; methods that fit: {', '.join(fitting)}"
         )
+
+    def reads_padding(self, method: PruningMethod) -> bool:
+        """The method's graph reads the padding mask."""
+        return self.letterbox and method.where != "nowhere"
 
     def missing(self, method: PruningMethod) -> str | None:
         """What a method needs and this checkpoint cannot serve, or None."""

@@ -25,6 +25,9 @@ def empty(*shape: int, dtype: torch.dtype) -> nn.Parameter:
 class Leaf(nn.Module):
     """A module that owns parameters."""
 
+    #: canonical name of the checkpoint's tensor, where it is not the parameter's own
+    reads: str | None = None
+
     def checkpoint_shape(self, name: str) -> tuple[int, ...]:
         """Shape of the checkpoint tensor that parameter `name` is made from."""
         return tuple(self.get_parameter(name).shape)
@@ -69,6 +72,23 @@ class Table(Leaf):
     def logits(self, x: Tensor) -> Tensor:
         """(B,D) -> (B,V): one Gemm that reads the table as it lies."""
         return functional.linear(x, self.weight)
+
+
+class TableRows(Leaf):
+    """Some rows of the embedding table (V, D), as a small tensor of their own."""
+
+    reads = "embed_tokens.weight"
+
+    def __init__(self, ids: tuple[int, ...], rows: int, width: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.weight = empty(len(ids), width, dtype=dtype)
+        self.ids, self.rows = ids, rows
+
+    def checkpoint_shape(self, name: str) -> tuple[int, ...]:
+        return (self.rows, self.weight.shape[1])
+
+    def from_checkpoint(self, name: str, tensor: Tensor) -> Tensor:
+        return tensor[list(self.ids)]
 
 
 class Vector(Leaf):

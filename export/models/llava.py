@@ -9,16 +9,28 @@ from typing import Any, ClassVar, Final
 import torch
 
 from edgeprune.errors import CheckpointError, PruningError
-from edgeprune.export.graphs import DecoderGraph, EmbeddingGraph, Projector, VisionGraph, VisionPath
+from edgeprune.export.graphs import (
+    DecoderGraph,
+    EmbeddingGraph,
+    LetterboxedVisionGraph,
+    VisionGraph,
+    VisionPath,
+    anchors_name,
+)
 from edgeprune.export.models import clip, dinov2
+from edgeprune.export.models.background import BackgroundModules
 from edgeprune.export.models.base import ModelFamily
-from edgeprune.export.models.layers import Linear, Table
+from edgeprune.export.models.layers import Linear, Table, TableRows
 from edgeprune.export.models.llama import Llama
+from edgeprune.export.models.projector import Projector
 from edgeprune.export.models.vit import Vit
 from edgeprune.export.passes.repeat import Run
+from edgeprune.export.stages import LetterboxedStagedVisionGraph, StagedVisionGraph
 from edgeprune.export.trace import Axis, Interface
-from edgeprune.export.weights import renamer
+from edgeprune.export.weights import WeightSource, renamer
+from edgeprune.pruning.background import FOREGROUND
 from edgeprune.pruning.base import OUTPUT_KINDS, SIGNAL_KINDS, PruningMethod, Signal
+from edgeprune.pruning.in_encoder import InEncoder
 
 TOWERS: Final[dict[str, ModuleType]] = {"clip_vision_model": clip, "dinov2": dinov2}
 
@@ -40,11 +52,12 @@ class Llava(ModelFamily):
     signals: ClassVar[frozenset[str]] = frozenset(SIGNAL_KINDS)
     template: ClassVar[tuple[str, str, str]] = ("USER: ", "<image>\n", " ASSISTANT:")
 
-    def __init__(self, config: Any, image_px: int) -> None:
+    def __init__(self, config: Any, image_px: int, *, letterbox: bool = False) -> None:
         """
         Args:
             config: a LlavaConfig. A key `edgeprune_score_layer` overrides the score block (0-based).
             image_px: side of the picture that preprocessing delivers.
+            letterbox: the graphs read which patches are padding.
 
         Raises:
             CheckpointError: a part of the config is not served; the message names it.
@@ -63,9 +76,16 @@ class Llava(ModelFamily):
         self.first_token = 1 if config.vision_feature_select_strategy == "default" else 0
         # with [CLS] among the visual tokens there is no rectangle of patches any more
         self.grid = self.spec.grid if self.first_token else (1, self.spec.patches + 1)
+        if letterbox and not self.first_token:
+            raise CheckpointError("letterbox needs visual tokens that are patches, and here [CLS] is one of them")
+        self.letterbox = letterbox
         self.feature_block = _feature_block(config.vision_feature_layer, self.spec.layers)
         self._tower_name = renamer(tower.RENAMES)
         self._name = renamer(RENAMES)
+
+    @property
+    def patch_px(self) -> int:
+        return self.spec.patch_px
 
     def canonical(self, name: str) -> str:
         name = self._name(name)
@@ -73,8 +93,12 @@ class Llava(ModelFamily):
         return f"{head}.{self._tower_name(tail)}" if head == "vision_tower" else name
 
     def path(self, method: PruningMethod) -> VisionPath:
-        blocks = {signal: self._signal_block(method, signal) for signal in method.needs}
-        return VisionPath(self.feature_block, blocks, self.first_token)
+        if isinstance(method, InEncoder):
+            return VisionPath(self.feature_block, {}, self.first_token, prunes_in_blocks=True)
+        stage = method.stage(self.spec.patches)
+        needs = [signal for signal in (stage.method if stage else method).needs if signal != FOREGROUND]
+        blocks = {signal: self._signal_block(method, signal) for signal in needs}
+        return VisionPath(self.feature_block, blocks, self.first_token, survivors=stage.kept if stage else None)
 
     def _signal_block(self, method: PruningMethod, signal: Signal) -> int:
         layer = signal.layer
@@ -94,11 +118,46 @@ class Llava(ModelFamily):
     def vision(self, method: PruningMethod, static_keep: int | None, dtype: torch.dtype, *, whole: bool) -> VisionGraph:
         path = self.path(method)
         blocks = range(path.blocks) if whole else [run.first for run in path.runs]
-        return VisionGraph(Vit(self.spec, blocks, dtype), Projector(self.config, dtype), method, path, static_keep)
+        tower, projector = Vit(self.spec, blocks, dtype), Projector(self.config, dtype)
+        background, anchors = self._background(method, path), self._anchors(path, dtype)
+        stage = method.stage(self.spec.patches)
+        if stage is None:
+            graph = LetterboxedVisionGraph if self.reads_padding(method) else VisionGraph
+            return graph(tower, projector, method, path, static_keep, anchors, background)
+        assert background is not None
+        staged = LetterboxedStagedVisionGraph if self.reads_padding(method) else StagedVisionGraph
+        return staged(tower, projector, stage, path, static_keep, anchors, background)
+
+    def _anchors(self, path: VisionPath, dtype: torch.dtype) -> dict[str, TableRows]:
+        """Rows of the embedding table that signals ask for.
+
+        Raises:
+            PruningError: an id is outside the vocabulary.
+        """
+        text, made = self.config.text_config, {}
+        for signal in path.signal_blocks:
+            if signal.kind == "anchor_embeddings":
+                if max(signal.anchors) >= text.vocab_size:
+                    raise PruningError(f"anchor {max(signal.anchors)} is outside the vocabulary of {text.vocab_size}")
+                made[anchors_name(signal)] = TableRows(signal.anchors, text.vocab_size, text.hidden_size, dtype)
+        return made
+
+    def _background(self, method: PruningMethod, path: VisionPath) -> BackgroundModules | None:
+        if all(signal.kind != FOREGROUND.kind for signal in method.needs):
+            return None
+        if self.background is None:
+            raise RuntimeError(f"{method.name} needs the sizes of a background scorer: set family.background")
+        return BackgroundModules(method.needs, self.background, self.spec.width, path.signal_blocks)
+
+    def patch_embedding(self, source: WeightSource) -> torch.Tensor:
+        side = self.patch_px
+        return source.tensor("vision_tower.patches.weight", (self.spec.width, 3, side, side))
 
     def vision_interface(self, method: PruningMethod, static_keep: int | None, dtype: torch.dtype) -> Interface:
         kept: int | str = "K" if static_keep is None else static_keep
         inputs = [Axis("pixel_values", "pixel_values", "float32", ("B", 3, self.image_px, self.image_px))]
+        if self.reads_padding(method):
+            inputs.append(Axis("pad_mask", "pad_mask", "float32", ("B", self.visual_tokens)))
         if static_keep is None:
             inputs.append(Axis("keep_slots", "keep_slots", "float32", ("K",)))
         outputs = [

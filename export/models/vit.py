@@ -138,9 +138,16 @@ class Block(nn.Module):
 
     def finish(self, x: Tensor, normed: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Output of the block for the rows (B,R,C) of `x`; `normed` are the same rows after norm1."""
-        mixed = attend(self.queries(normed), keys, values)
+        return self.fed(self.attended(x, normed, keys, values))
+
+    def attended(self, x: Tensor, normed: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The first half of `finish`. `bias`: float32, added to the attention logits (B,H,R,S), or None."""
+        mixed = attend(self.queries(normed), keys, values, bias)
         mixed = self.o_proj(mixed.transpose(1, 2).flatten(2))
-        x = x + (mixed if self.scale1 is None else mixed * self.scale1.weight)
+        return x + (mixed if self.scale1 is None else mixed * self.scale1.weight)
+
+    def fed(self, x: Tensor) -> Tensor:
+        """The second half of `finish`."""
         mlp = self.fc2(self.act(self.fc1(self.norm2(x))))
         return x + (mlp if self.scale2 is None else mlp * self.scale2.weight)
 

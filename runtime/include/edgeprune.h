@@ -75,19 +75,20 @@ extern "C" {
 typedef enum ep_status {
     EP_OK = 0,
     EP_ERROR_INVALID_ARGUMENT = 1, /* a null pointer, a keep outside its range, an unknown method or image id ... */
-    EP_ERROR_IO = 2,               /* a file is missing or cannot be read */
-    EP_ERROR_BUNDLE = 3,           /* malformed manifest, hash mismatch, unsafe path, unknown schema version */
+    EP_ERROR_IO = 2,               /* a bundle or a picture is not there, or a file cannot be read */
+    EP_ERROR_BUNDLE = 3,           /* the bundle contradicts itself: malformed manifest, a file of it missing, truncated
+                                     or changed, unsafe path, unknown schema version */
     EP_ERROR_UNSUPPORTED = 4,      /* a tokenizer part, a preprocess kind, a feature switched off at build time */
     EP_ERROR_RUNTIME_MISSING = 5,  /* no usable libonnxruntime; the text names every place that was tried */
-    EP_ERROR_BACKEND = 6,          /* onnxruntime failed; the text is its own */
+    EP_ERROR_BACKEND = 6,          /* onnxruntime failed, in its own words, or a graph made what it must not */
     EP_ERROR_IMAGE = 7,            /* not an image, truncated, empty, or larger than the pixel limit */
     EP_ERROR_CONTEXT_FULL = 8,     /* prompt + visual tokens + new tokens exceed the context length */
     EP_ERROR_ABORTED = 9,          /* ep_session_abort was called; the session stays usable */
     EP_ERROR_DEADLINE = 10,        /* deadline_ms passed; the session stays usable, the answer holds what was made */
-    EP_ERROR_OUT_OF_MEMORY = 11,   /* an allocation failed, or memory_limit_bytes is below the need. A session survives
-                                     it; while a bundle is opened, a failure inside the JSON reader can end the process */
+    EP_ERROR_OUT_OF_MEMORY = 11,   /* an allocation or the start of a thread failed, or memory_limit_bytes is below the
+                                     need. The process and the session survive it */
     EP_ERROR_BUSY = 12,            /* the session is in use by another thread */
-    EP_ERROR_INTERNAL = 13         /* a bug; please report the text */
+    EP_ERROR_INTERNAL = 13         /* a bug, please report the text; or on_text threw a C++ exception */
 } ep_status;
 
 typedef enum ep_pixel_format {
@@ -160,6 +161,11 @@ typedef struct ep_model_options {
                                         the thread that calls, which the caller pins; the others are pinned */
     int32_t no_spinning;             /* non-zero: idle threads sleep at once, for machines with other work to do */
     int32_t reserved;                /* 0 */
+    int32_t map_weights;             /* non-zero: onnxruntime works on the bundle's files as they lie in memory, instead
+                                        of on repacked copies: opening is faster, processes share the memory, and the
+                                        system may drop and reread it. Runs may be slower. Do not write into the files
+                                        of an open bundle: a page that is gone ends the process (SIGBUS) */
+    int32_t reserved_2;              /* 0 */
 } ep_model_options;
 EP_API void ep_model_options_init(ep_model_options *options);
 EP_API void ep_model_options_init_sized(ep_model_options *options, size_t size);
@@ -260,9 +266,11 @@ typedef struct ep_kept_tokens {
     int32_t grid_rows, grid_cols;
     int32_t width_px, height_px; /* of the picture as it was given */
     int32_t applied;             /* 1 when K < N */
-    const char *reason;          /* why not, when applied is 0; "" otherwise; borrowed */
+    const char *reason;          /* why not, when applied is 0; why K is below the ratio asked for; else ""; borrowed */
     const char *method;          /* borrowed */
     double keep;                 /* the ratio asked for */
+    const float *pad_mask;       /* N values, 1: the patch is letter-box padding; NULL: not a letter-boxed bundle;
+                                    borrowed */
 } ep_kept_tokens;
 EP_API void ep_kept_tokens_init(ep_kept_tokens *out);
 EP_API void ep_kept_tokens_init_sized(ep_kept_tokens *out, size_t size);
@@ -393,6 +401,9 @@ typedef struct ep_stats {
     int64_t decode_steps;
     int64_t new_tokens;
     int64_t kv_bytes;
+    double graph_ms;        /* of ttft_ms: inside onnxruntime's graph runs */
+    double resize_ms;       /* of preprocess_ms, and so of ttft_ms: resize with crop and conversion to RGB */
+    double decode_graph_ms; /* of decode_ms: inside graph runs */
 } ep_stats;
 EP_API void ep_stats_init(ep_stats *stats);
 EP_API void ep_stats_init_sized(ep_stats *stats, size_t size);

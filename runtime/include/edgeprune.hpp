@@ -185,6 +185,7 @@ struct KeptTokens {
     std::string reason;
     std::string method;
     double keep = 0;
+    std::vector<float> pad_mask;  // N, 1 for letter-box padding; none when the bundle does not letter-box
 };
 
 struct Stats : ep_stats {
@@ -336,6 +337,7 @@ inline Result<KeptTokens> Session::kept_tokens(std::int32_t image) const {
     kept.reason = raw.reason;
     kept.method = raw.method;
     kept.keep = raw.keep;
+    if (raw.pad_mask != nullptr) kept.pad_mask.assign(raw.pad_mask, raw.pad_mask + raw.visual_tokens);
     return kept;
 }
 

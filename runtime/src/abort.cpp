@@ -1,6 +1,8 @@
 #include "abort.h"
 
 #include <algorithm>
+#include <string>
+#include <system_error>
 
 #include "error.h"
 
@@ -59,10 +61,15 @@ Deadline::Deadline(Abort& abort, Clock::time_point start, double deadline_ms) {
     const auto length = std::chrono::duration_cast<Clock::duration>(asked);
     const Clock::time_point end = start + length;
     abort.set_end(end);
-    thread_ = std::thread([this, &abort, end] {
-        std::unique_lock<std::mutex> lock(mutex_);
-        if (!wake_.wait_until(lock, end, [this] { return over_; })) abort.request(EP_ERROR_DEADLINE);
-    });
+    try {
+        thread_ = std::thread([this, &abort, end] {
+            std::unique_lock<std::mutex> lock(mutex_);
+            if (!wake_.wait_until(lock, end, [this] { return over_; })) abort.request(EP_ERROR_DEADLINE);
+        });
+    } catch (const std::system_error& error) {
+        throw Error(EP_ERROR_OUT_OF_MEMORY,
+                    std::string("no thread could be started for the deadline: ") + error.what());
+    }
 }
 
 Deadline::~Deadline() {

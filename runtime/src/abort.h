@@ -1,16 +1,14 @@
 // Stopping work from another thread: ep_session_abort and deadlines.
 #pragma once
 
-#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
 
+#include "clock.h"
 #include "edgeprune.h"
 
 namespace edgeprune {
-
-using Clock = std::chrono::steady_clock;
 
 // Something that runs now and can be told to stop, from any thread.
 class Stoppable {

@@ -69,6 +69,7 @@ ModelSettings model_settings(const ep_model_options* given) {
     settings.onnxruntime_library = text_or_empty(options.onnxruntime_library);
     settings.variant = text_or_empty(options.variant);
     settings.threading = threading_of(options);
+    settings.map_weights = options.map_weights != 0;
     settings.hashes = options.verify == EP_VERIFY_HASHES;
     settings.memory_limit_bytes = options.memory_limit_bytes;
     settings.context_tokens = options.context_tokens;

@@ -111,6 +111,7 @@ void fill_kept(const Manifest& manifest, const SessionImage& image, ep_kept_toke
     value.reason = image.reason.c_str();
     value.method = image.method.c_str();
     value.keep = image.keep;
+    value.pad_mask = image.padding.empty() ? nullptr : image.padding.data();
     write_struct(out, value, "ep_kept_tokens");
 }
 
@@ -128,6 +129,9 @@ void fill_stats(const Timings& timings, ep_stats& out) {
     value.decode_steps = timings.decode_steps;
     value.new_tokens = timings.new_tokens;
     value.kv_bytes = timings.kv_bytes;
+    value.graph_ms = timings.graph_ms;
+    value.resize_ms = timings.resize_ms;
+    value.decode_graph_ms = timings.decode_graph_ms;
     write_struct(out, value, "ep_stats");
 }
 

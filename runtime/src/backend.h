@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "abort.h"
+#include "run_context.h"
 
 namespace edgeprune {
 
@@ -55,9 +55,9 @@ public:
     virtual const std::vector<Port>& inputs() const = 0;
     virtual const std::vector<Port>& outputs() const = 0;
     // Outputs in the order of `output_names`. Throws Error: EP_ERROR_BACKEND with the engine's own text, or the status
-    // of a request to `abort`.
+    // of a request to its abort. Adds to `context` how long the engine took.
     virtual std::vector<TensorPtr> run(const std::vector<NamedTensor>& inputs,
-                                       const std::vector<std::string>& output_names, Abort& abort) const = 0;
+                                       const std::vector<std::string>& output_names, RunContext& context) const = 0;
 };
 
 // How a graph runs its threads.
@@ -65,6 +65,11 @@ struct Threading {
     int32_t threads = 0;     // inside one run, the calling thread included; 0: the engine's own choice
     std::vector<int> cores;  // the n-th thread's core; the first is the caller's and stays the caller's business
     bool spin = true;        // idle threads wait busily for a short time
+};
+
+struct GraphOptions {
+    Threading threading;
+    bool map_weights = false;  // no repacked copies of the weights: the files serve as they lie in memory
 };
 
 // An inference engine with one execution provider. Thread-safe.
@@ -75,9 +80,12 @@ public:
     virtual std::string version() const = 0;
     // Path of the engine's shared library.
     virtual std::string library() const = 0;
-    virtual std::unique_ptr<Graph> open_graph(const std::string& path, const Threading& threading) const = 0;
+    virtual std::unique_ptr<Graph> open_graph(const std::string& path, const GraphOptions& options) const = 0;
     // Not initialised. Dimensions may be 0.
     virtual TensorPtr new_tensor(DType dtype, const Shape& shape) const = 0;
+    // The memory of `whole`, a tensor of this backend, from its beginning on, as a tensor of a shape that takes no more
+    // of it. It keeps that memory alive.
+    virtual TensorPtr view(const TensorPtr& whole, const Shape& shape) const = 0;
 };
 
 // The float32 values of a float32 or float16 tensor.

@@ -62,8 +62,8 @@ Shape shape_of(const ort::Api& api, const ort::TensorInfo* info) {
 
 class OrtTensor final : public Tensor {
 public:
-    OrtTensor(const ort::Api& api, Owned<ort::Value> value, const std::string& name)
-        : value_(std::move(value)), dtype_(DType::float32) {
+    OrtTensor(const ort::Api& api, Owned<ort::Value> value, const std::string& name, TensorPtr owner = nullptr)
+        : value_(std::move(value)), owner_(std::move(owner)), dtype_(DType::float32) {
         ort::TensorInfo* raw = nullptr;
         check(api, api.tensor_info(value_.get(), &raw));
         const Owned<ort::TensorInfo> info(raw, api.release_tensor_info);
@@ -79,9 +79,12 @@ public:
     const void* data() const override { return data_; }
     void* mutable_data() override { return data_; }
     const ort::Value* value() const { return value_.get(); }
+    // Whose memory a view shows; null: its own.
+    const TensorPtr& owner() const { return owner_; }
 
 private:
     Owned<ort::Value> value_;
+    TensorPtr owner_;
     DType dtype_;
     Shape shape_;
     void* data_ = nullptr;
@@ -121,7 +124,7 @@ public:
     const std::vector<Port>& outputs() const override { return outputs_; }
 
     std::vector<TensorPtr> run(const std::vector<NamedTensor>& inputs, const std::vector<std::string>& output_names,
-                               Abort& abort) const override {
+                               RunContext& context) const override {
         std::vector<const char*> names_in, names_out;
         std::vector<const ort::Value*> values;
         for (const NamedTensor& input : inputs) {
@@ -130,26 +133,29 @@ public:
         }
         for (const std::string& name : output_names) names_out.push_back(name.c_str());
         std::vector<ort::Value*> results(output_names.size(), nullptr);
-        run_session(names_in, values, names_out, results, abort);
+        run_session(names_in, values, names_out, results, context);
         return wrap(results, output_names);
     }
 
 private:
     void run_session(const std::vector<const char*>& names_in, const std::vector<const ort::Value*>& values,
-                     const std::vector<const char*>& names_out, std::vector<ort::Value*>& results, Abort& abort) const {
+                     const std::vector<const char*>& names_out, std::vector<ort::Value*>& results,
+                     RunContext& context) const {
         OrtRun run(api_);
         ort::Status* status = nullptr;
         {
-            const Abort::Scope scope(abort, run);
+            const Abort::Scope scope(context.abort, run);
+            const Clock::time_point start = Clock::now();
             status = api_.run(session_.get(), run.options(), names_in.data(), values.data(), values.size(),
                               names_out.data(), names_out.size(), results.data());
+            context.graph_ms += elapsed_ms(start);
         }
         if (status == nullptr) return;
         // A terminated run reports a plain failure; the request tells why.
-        const ep_status requested = abort.requested();
+        const ep_status requested = context.abort.requested();
         if (requested != EP_OK) {
             api_.release_status(status);
-            abort.check();
+            context.abort.check();
         }
         check(api_, status);
     }
@@ -199,6 +205,7 @@ class OrtBackend final : public Backend {
 public:
     explicit OrtBackend(const OrtLibrary& library) : library_(library), api_(library.api) {
         check(api_, api_.default_allocator(&allocator_));
+        check(api_, api_.allocator_memory(allocator_, &memory_));
     }
 
     // No provider is appended to the session options, so the CPU one runs every node.
@@ -206,13 +213,14 @@ public:
     std::string version() const override { return library_.version; }
     std::string library() const override { return library_.path; }
 
-    std::unique_ptr<Graph> open_graph(const std::string& path, const Threading& threading) const override {
+    std::unique_ptr<Graph> open_graph(const std::string& path, const GraphOptions& chosen) const override {
         ort::SessionOptions* raw = nullptr;
         check(api_, api_.create_session_options(&raw));
         const Owned<ort::SessionOptions> options(raw, api_.release_session_options);
         check(api_, api_.set_optimisation(raw, ort::kOptimiseAll));
         check(api_, api_.set_log_severity(raw, log_level()));
-        set_threading(raw, threading);
+        set_threading(raw, chosen.threading);
+        if (chosen.map_weights) check(api_, api_.add_session_config(raw, "session.disable_prepacking", "1"));
         ort::Session* session = nullptr;
         check(api_, api_.create_session(library_.env, path.c_str(), raw, &session));
         return std::make_unique<OrtGraph>(api_, Owned<ort::Session>(session, api_.release_session));
@@ -222,6 +230,17 @@ public:
         ort::Value* value = nullptr;
         check(api_, api_.create_tensor(allocator_, shape.data(), shape.size(), element_type_of(dtype), &value));
         return std::make_shared<OrtTensor>(api_, Owned<ort::Value>(value, api_.release_value), "");
+    }
+
+    TensorPtr view(const TensorPtr& whole, const Shape& shape) const override {
+        const size_t bytes = static_cast<size_t>(element_count(shape)) * dtype_bytes(whole->dtype());
+        if (bytes > whole->bytes()) throw Error(EP_ERROR_INTERNAL, "a view is larger than what it shows");
+        const auto& known = static_cast<const OrtTensor&>(*whole);
+        ort::Value* value = nullptr;
+        check(api_, api_.create_tensor_over(memory_, whole->mutable_data(), bytes, shape.data(), shape.size(),
+                                            element_type_of(whole->dtype()), &value));
+        Owned<ort::Value> owned(value, api_.release_value);
+        return std::make_shared<OrtTensor>(api_, std::move(owned), "", known.owner() ? known.owner() : whole);
     }
 
 private:
@@ -239,6 +258,7 @@ private:
     const OrtLibrary& library_;
     const ort::Api& api_;
     ort::Allocator* allocator_ = nullptr;
+    const ort::MemoryInfo* memory_ = nullptr;  // of the allocator
 };
 
 }  // namespace

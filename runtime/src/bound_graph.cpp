@@ -63,7 +63,7 @@ struct Roles {
 };
 
 Roles vision_roles(bool dynamic_keep) {
-    Roles roles{{{"pixel_values", kFloat32, 4}},
+    Roles roles{{{"pixel_values", kFloat32, 4}, {"pad_mask", kFloat32, 2, false}},
                 {{"visual_embeds", kFloats, 3}, {"keep_idx", kIds, 2}, {"scores", kFloats, 2, false}}};
     if (dynamic_keep) roles.inputs.push_back({"keep_slots", kFloat32, 1});
     return roles;
@@ -144,14 +144,14 @@ const TensorSpec& BoundGraph::output(const std::string& role) const {
     return *tensor;
 }
 
-RoleTensors BoundGraph::run(const RoleTensors& inputs, Abort& abort) const {
+RoleTensors BoundGraph::run(const RoleTensors& inputs, RunContext& context) const {
     std::vector<NamedTensor> named;
     for (const TensorSpec& tensor : spec_.inputs) {
         const auto found = inputs.find(tensor.role);
         if (found == inputs.end()) throw Error(EP_ERROR_INTERNAL, "no value for the role " + tensor.role);
         named.push_back({tensor.name, found->second});
     }
-    const std::vector<TensorPtr> results = graph_->run(named, output_names_, abort);
+    const std::vector<TensorPtr> results = graph_->run(named, output_names_, context);
     RoleTensors outputs;
     for (size_t i = 0; i < results.size(); ++i) outputs[spec_.outputs[i].role] = results[i];
     return outputs;

@@ -25,7 +25,7 @@ public:
     const TensorSpec& input(const std::string& role) const;
     const TensorSpec& output(const std::string& role) const;
     // Every input of the graph by role; roles that the graph does not have are left out. All outputs by role.
-    RoleTensors run(const RoleTensors& inputs, Abort& abort) const;
+    RoleTensors run(const RoleTensors& inputs, RunContext& context) const;
 
 private:
     GraphSpec spec_;

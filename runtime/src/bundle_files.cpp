@@ -38,7 +38,10 @@ BundleFiles::BundleFiles(const std::string& directory) {
 std::string BundleFiles::inside(const std::string& file) const {
     std::error_code error;
     const fs::path real = fs::canonical(fs::path(directory_) / file, error);
-    if (error) throw Error(EP_ERROR_BUNDLE, file + " of the bundle is missing; export the bundle again");
+    if (error == std::errc::no_such_file_or_directory) {
+        throw Error(EP_ERROR_BUNDLE, file + " of the bundle is missing; export the bundle again");
+    }
+    if (error) throw Error(EP_ERROR_IO, "cannot read " + file + " of the bundle: " + error.message());
     const std::string text = real.string();
     if (text.compare(0, directory_.size() + 1, directory_ + "/") != 0) {
         throw Error(EP_ERROR_BUNDLE, file + " of the bundle is a link to a place outside of it");

@@ -3,7 +3,7 @@
 
 #include <array>
 #include <cstdint>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -37,7 +37,8 @@ struct PreprocessSpec {
     int crop_height = 0, crop_width = 0;  // 0: no crop; outside the picture is zero
     double rescale = 1.0 / 255;
     std::array<double, 3> mean{}, std{};
-    bool folded = false;  // the graph normalises: normalise() gives 0..255
+    bool folded = false;    // the graph normalises: normalise() gives 0..255
+    int mask_patch_px = 0;  // the graph reads which patches of this edge are padding; 0: it does not
 };
 
 // Throws Error: EP_ERROR_UNSUPPORTED for a kind or a mode this library does not know, EP_ERROR_BUNDLE for a malformed

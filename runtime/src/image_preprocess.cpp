@@ -1,11 +1,12 @@
 // The manifest's "preprocess" object and what it does to a picture: the steps of the Hugging Face processors of the
 // Pillow back end (transformers 5: CLIPImageProcessorPil, BitImageProcessorPil, LlavaImageProcessorPil).
-#include <algorithm>
 #include <cmath>
+#include <nlohmann/json.hpp>
 
 #include "error.h"
 #include "image.h"
 #include "image_frame.h"
+#include "image_placement.h"
 #include "image_resize.h"
 
 namespace edgeprune {
@@ -104,35 +105,9 @@ void parse_normalisation(const Json& preprocess, PreprocessSpec& spec) {
     spec.folded = folded.get<bool>();
 }
 
-// Python's //: rounds down, also below zero.
-int64_t floor_half(int64_t value) {
-    return value >= 0 ? value / 2 : -((1 - value) / 2);
-}
-
-// A dimension of the result: resized to `target`, then the centre `crop` of it (0: all).
-struct Placement {
-    ResizeAxis axis;
-    int64_t length = 0;  // of the result
-    int64_t offset = 0;  // where the resized picture begins in it; zeros before and behind
-};
-
-Placement place(int64_t source, int64_t padded, int64_t target, int64_t crop) {
-    Placement placement;
-    placement.axis.source = source;
-    placement.axis.pad_before = (padded - source) / 2;
-    placement.axis.padded = padded;
-    placement.axis.target = target;
-    placement.length = crop > 0 ? crop : target;
-    const int64_t start = floor_half(target - placement.length);  // negative: the crop is larger than the picture
-    placement.axis.first = std::max<int64_t>(0, start);
-    placement.axis.count = std::min(placement.length, target);
-    placement.offset = std::max<int64_t>(0, -start);
-    return placement;
-}
-
-// An edge when the shorter of the two becomes `edge`: truncated, as Python's int(edge * length / shortest).
-int64_t scaled_edge(int64_t edge, int64_t length, int64_t shortest) {
-    return static_cast<int64_t>(static_cast<double>(edge * length) / static_cast<double>(shortest));
+void parse_pad_mask(const Json& mask, PreprocessSpec& spec) {
+    if (!spec.pad_square) malformed("pad_mask needs pad_square");
+    spec.mask_patch_px = parse_length(member(mask, "patch_px"), "pad_mask.patch_px");
 }
 
 }  // namespace
@@ -148,6 +123,9 @@ PreprocessSpec parse_preprocess(const Json& preprocess) {
     parse_resize(member(preprocess, "resize"), spec);
     parse_crop(member(preprocess, "center_crop_px"), spec);
     parse_normalisation(preprocess, spec);
+    if (preprocess.contains("pad_mask") && !preprocess["pad_mask"].is_null()) {
+        parse_pad_mask(preprocess["pad_mask"], spec);
+    }
     if (!spec.exact && !spec.pad_square && spec.crop_height == 0) {
         malformed(
             "resize.mode is shortest_edge without pad_square or center_crop_px, so the size of the result is open");
@@ -157,15 +135,7 @@ PreprocessSpec parse_preprocess(const Json& preprocess) {
 
 Rgb preprocess_bytes(const FrameView& frame, const PreprocessSpec& spec) {
     check_image_size(frame.width, frame.height);
-    const int64_t longest = std::max(frame.width, frame.height);
-    const int64_t height = spec.pad_square ? longest : frame.height;
-    const int64_t width = spec.pad_square ? longest : frame.width;
-    const int64_t shortest = std::min(height, width);
-    const int64_t new_height = spec.exact ? spec.resize_height : scaled_edge(spec.resize_height, height, shortest);
-    const int64_t new_width = spec.exact ? spec.resize_width : scaled_edge(spec.resize_width, width, shortest);
-    const Placement rows = place(frame.height, height, new_height, spec.crop_height);
-    const Placement columns = place(frame.width, width, new_width, spec.crop_width);
-
+    const auto [rows, columns] = place_picture(frame.width, frame.height, spec);
     Rgb result{static_cast<int>(columns.length), static_cast<int>(rows.length), {}};
     const size_t stride = static_cast<size_t>(result.width) * 3;
     result.data.resize(stride * static_cast<size_t>(result.height));

@@ -222,7 +222,7 @@ public:
 private:
     uint8_t* slot(int64_t y) { return ring_.data() + static_cast<size_t>(y % kept_ * width_) * 3; }
 
-    const FrameView& frame_;
+    const FrameView frame_;  // a copy: what is passed may be made of an Rgb for the call only
     const int64_t top_, left_, width_, kept_;
     int64_t next_ = 0;  // the first row that has not been converted
     std::vector<uint8_t> ring_;

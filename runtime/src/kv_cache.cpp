@@ -37,25 +37,39 @@ int64_t KvCache::common_prefix(const std::vector<Item>& sequence) const {
     return end.first - items_.begin();
 }
 
-TensorPtr KvCache::first_tokens(const Tensor& tensor, int64_t length) const {
-    TensorPtr copy = backend_.new_tensor(spec_.dtype, {1, spec_.heads, length, spec_.head_dim});
-    const size_t row = static_cast<size_t>(spec_.head_dim) * dtype_bytes(spec_.dtype);
-    const size_t source_head = row * static_cast<size_t>(tensor.shape()[2]);
-    const size_t target_head = row * static_cast<size_t>(length);
-    if (target_head == 0) return copy;
-    const auto* source = static_cast<const uint8_t*>(tensor.data());
-    auto* target = static_cast<uint8_t*>(copy->mutable_data());
-    for (int64_t head = 0; head < spec_.heads; ++head) {
-        std::memcpy(target + head * target_head, source + head * source_head, target_head);
+std::vector<TensorPtr> KvCache::room_for(const std::vector<TensorPtr>& tensors, int64_t length) const {
+    const Shape shape{1, spec_.heads, length, spec_.head_dim};
+    std::vector<TensorPtr> room;
+    for (const TensorPtr& tensor : tensors) {
+        // A copy of this cache may hold the tensor too. An empty cache gives its memory back.
+        const bool ours = tensor.use_count() == 1 && length > 0;
+        room.push_back(ours ? backend_.view(tensor, shape) : backend_.new_tensor(spec_.dtype, shape));
     }
-    return copy;
+    return room;
+}
+
+// Ascending: where both share their memory, a head moves towards the beginning or stays.
+void KvCache::copy_heads(Tensor& from, Tensor& to) const noexcept {
+    const auto heads = static_cast<size_t>(spec_.heads);
+    const size_t from_head = from.bytes() / heads;
+    const size_t to_head = to.bytes() / heads;
+    if (to_head == 0) return;
+    const auto* source = static_cast<const uint8_t*>(from.data());
+    auto* target = static_cast<uint8_t*>(to.mutable_data());
+    for (size_t head = 0; head < heads; ++head) {
+        std::memmove(target + head * to_head, source + head * from_head, to_head);
+    }
 }
 
 void KvCache::truncate(int64_t length) {
     if (length >= this->length()) return;
-    std::vector<TensorPtr> keys, values;
-    for (const TensorPtr& tensor : keys_) keys.push_back(first_tokens(*tensor, length));
-    for (const TensorPtr& tensor : values_) values.push_back(first_tokens(*tensor, length));
+    std::vector<TensorPtr> keys = room_for(keys_, length);
+    std::vector<TensorPtr> values = room_for(values_, length);
+    // From here on nothing fails: half a move in place could not be undone.
+    for (size_t layer = 0; layer < keys_.size(); ++layer) {
+        copy_heads(*keys_[layer], *keys[layer]);
+        copy_heads(*values_[layer], *values[layer]);
+    }
     keys_.swap(keys);
     values_.swap(values);
     items_.resize(static_cast<size_t>(length));

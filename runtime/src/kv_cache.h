@@ -21,7 +21,8 @@ public:
     const std::vector<Item>& items() const { return items_; }
     // How many items at the beginning of `sequence` the cache holds already.
     int64_t common_prefix(const std::vector<Item>& sequence) const;
-    // Keeps the first `length` tokens.
+    // Keeps the first `length` tokens, in the same memory unless a copy of the cache shares it. The memory behind them
+    // is given back by the next run, or at once when nothing is kept.
     void truncate(int64_t length);
     // Drops everything from the first token of `image` on.
     void forget_image(int32_t image);
@@ -32,7 +33,10 @@ public:
     void take(const RoleTensors& outputs, const std::vector<Item>& added);
 
 private:
-    TensorPtr first_tokens(const Tensor& tensor, int64_t length) const;
+    // Tensors for the first `length` tokens of each, over its memory where nobody else holds it; not filled.
+    std::vector<TensorPtr> room_for(const std::vector<TensorPtr>& tensors, int64_t length) const;
+    // The beginning of every head of `from`, as much as `to` takes.
+    void copy_heads(Tensor& from, Tensor& to) const noexcept;
 
     const Backend& backend_;
     KvSpec spec_;

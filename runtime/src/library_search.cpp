@@ -105,9 +105,23 @@ std::string version_text(const Version& version) {
 // Why `base` cannot serve; empty when it can.
 std::string objection(const ort::ApiBase& base, Version least) {
     const std::string version = base.version_string();
-    if (parse_version(version) < least) return "version " + version + " is older than " + version_text(least);
+    const std::optional<Version> found = read_version(version);
+    if (!found) return "\"" + version + "\" is not a version number";
+    if (*found < least) return "version " + version + " is older than " + version_text(least);
     if (base.get_api(ort::kApiVersion) == nullptr) return "version " + version + " does not offer its interface 17";
     return "";
+}
+
+// Registered before its environment is made: that starts threads, and such a library must not be closed again.
+OrtLibrary& registered(Handle handle, const ort::ApiBase& base, std::string path) {
+    auto& libraries = registry().libraries;
+    const auto found = libraries.find(handle.get());
+    if (found != libraries.end()) return *found->second;
+    auto library = std::make_unique<OrtLibrary>(
+        OrtLibrary{std::move(path), base.version_string(), ort::Api(base.get_api(ort::kApiVersion))});
+    OrtLibrary& added = *libraries.emplace(handle.get(), std::move(library)).first->second;
+    static_cast<void>(handle.release());  // never closed
+    return added;
 }
 
 const OrtLibrary& load(const std::string& path, Version least) {
@@ -120,23 +134,19 @@ const OrtLibrary& load(const std::string& path, Version least) {
     const std::string reason = objection(*base, least);
     if (!reason.empty()) throw Error(EP_ERROR_RUNTIME_MISSING, reason);
 
-    auto& libraries = registry().libraries;
-    const auto found = libraries.find(handle.get());
-    if (found != libraries.end()) return *found->second;
-    const ort::Api api(base->get_api(ort::kApiVersion));
-    auto library = std::make_unique<OrtLibrary>(
-        OrtLibrary{mapped_path(symbol, path), base->version_string(), api, create_env(api)});
-    log(EP_LOG_INFO, "onnxruntime " + library->version + " from " + library->path);
-    return *libraries.emplace(handle.release(), std::move(library)).first->second;
+    OrtLibrary& library = registered(std::move(handle), *base, mapped_path(symbol, path));
+    if (library.env == nullptr) {
+        log(EP_LOG_INFO, "onnxruntime " + library.version + " from " + library.path);
+        library.env = create_env(library.api);
+    }
+    return library;
 }
 
 }  // namespace
 
-Version parse_version(const std::string& text) {
+std::optional<Version> read_version(const std::string& text) {
     Version version;
-    if (std::sscanf(text.c_str(), "%d.%d", &version.major, &version.minor) != 2) {
-        throw Error(EP_ERROR_RUNTIME_MISSING, "\"" + text + "\" is not a version number");
-    }
+    if (std::sscanf(text.c_str(), "%d.%d", &version.major, &version.minor) != 2) return std::nullopt;
     return version;
 }
 

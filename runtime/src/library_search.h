@@ -1,6 +1,7 @@
 // Finding and opening libonnxruntime at run time.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "ort_api.h"
@@ -11,8 +12,8 @@ struct Version {
     int major = 0, minor = 0;
 };
 
-// "1.31.1" -> {1, 31}. Throws Error(EP_ERROR_RUNTIME_MISSING) when the text does not begin with two numbers.
-Version parse_version(const std::string& text);
+// "1.31.1" -> {1, 31}; nothing when the text does not begin with two numbers.
+std::optional<Version> read_version(const std::string& text);
 bool operator<(const Version& a, const Version& b);
 
 // A loaded libonnxruntime; it stays loaded until the process ends.
@@ -20,7 +21,7 @@ struct OrtLibrary {
     std::string path;     // of the file that the loader mapped
     std::string version;  // as the library states it
     ort::Api api;
-    ort::Env* env;  // the process's only one for this library
+    ort::Env* env = nullptr;  // the process's only one for this library
 };
 
 // Opens `option` when it is not empty, else EDGEPRUNE_ORT_LIB when it is set, else the loader's libonnxruntime.so.1 and

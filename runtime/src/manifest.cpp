@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <limits>
+#include <map>
 #include <set>
 
 #include "error.h"
-#include "json_depth.h"
+#include "json_document.h"
+#include "library_search.h"
 
 namespace edgeprune {
 namespace {
@@ -270,7 +272,7 @@ Manifest parse_root(const Node& root) {
     parse_grid(root, manifest);
     parse_keep(root["keep"], manifest);
     parse_methods(root["methods"], manifest);
-    manifest.preprocess = root["preprocess"].json();
+    manifest.preprocess = parse_preprocess(root["preprocess"].json());
     for (const Node& item : root["prompt"]["segments"].items()) manifest.prompt.push_back(parse_segment(item));
     manifest.tokens = parse_tokens(root["tokens"]);
     manifest.positions = root["positions"].text();
@@ -278,28 +280,24 @@ Manifest parse_root(const Node& root) {
     parse_graphs(root["graphs"], manifest);
     parse_files(root["files"], manifest);
     manifest.min_onnxruntime = root["min_onnxruntime"].text();
-    for (const Node& item : root["variants"].items()) manifest.variants.emplace(item["slug"].text(), item.json());
+    if (!read_version(manifest.min_onnxruntime)) fail("min_onnxruntime must begin with two numbers, as \"1.17\"");
     return manifest;
 }
 
-}  // namespace
-
-Manifest parse_manifest(const std::string& json_text) {
-    if (json_nests_too_deep(json_text)) fail("it nests more than " + std::to_string(kMaxJsonDepth) + " levels deep");
-    const Json document = Json::parse(json_text, nullptr, /*allow_exceptions=*/false);
-    if (document.is_discarded()) fail("this is not JSON");
-    return parse_root(Node(document, ""));
+Node find_variant(const Node& list, const std::string& slug) {
+    std::string known;
+    for (const Node& item : list.items()) {
+        const std::string name = item["slug"].text();
+        if (name == slug) return Node(item.json(), "variants." + slug);
+        known += (known.empty() ? "" : ", ") + name;
+    }
+    throw Error(EP_ERROR_INVALID_ARGUMENT, "the bundle has no variant \"" + slug + "\"; it has: " +
+                                               (known.empty() ? "none" : known) + "; `edgeprune build` makes one");
 }
 
-void use_variant(Manifest& manifest, const std::string& slug) {
-    const auto found = manifest.variants.find(slug);
-    if (found == manifest.variants.end()) {
-        std::string known;
-        for (const auto& [name, json] : manifest.variants) known += (known.empty() ? "" : ", ") + name;
-        throw Error(EP_ERROR_INVALID_ARGUMENT, "the bundle has no variant \"" + slug + "\"; it has: " +
-                                                   (known.empty() ? "none" : known) + "; `edgeprune build` makes one");
-    }
-    const Node node(found->second, "variants." + slug);
+// Puts the variant's graphs and files in the place of the canonical ones.
+void use_variant(Manifest& manifest, const Node& list, const std::string& slug) {
+    const Node node = find_variant(list, slug);
     if (!node.has("graphs")) {
         throw Error(EP_ERROR_UNSUPPORTED, "variant \"" + slug + "\" holds engines for " + node["target"].text() +
                                               ", which this library cannot run; open the bundle without a variant");
@@ -307,6 +305,21 @@ void use_variant(Manifest& manifest, const std::string& slug) {
     parse_graphs(node["graphs"], manifest);
     parse_files(node["files"], manifest);
     manifest.variant = slug;
+}
+
+}  // namespace
+
+Manifest parse_manifest(const std::string& json_text, const std::string& variant) {
+    try {
+        const JsonDocument document(json_text);
+        const Node root(document.root(), "");
+        Manifest manifest = parse_root(root);
+        const Node variants = root["variants"];
+        if (!variant.empty()) use_variant(manifest, variants, variant);
+        return manifest;
+    } catch (const JsonError& error) {
+        fail(error.what());
+    }
 }
 
 }  // namespace edgeprune

@@ -4,12 +4,12 @@
 
 #include <cstdint>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "backend.h"
+#include "image.h"
 
 namespace edgeprune {
 
@@ -76,7 +76,7 @@ struct Manifest {
     double keep_default = 0, keep_min = 0, keep_max = 0;
     std::string default_method;
     std::map<std::string, MethodSpec> methods;
-    nlohmann::json preprocess;  // read by parse_preprocess
+    PreprocessSpec preprocess;
     std::vector<PromptSegment> prompt;
     TokenSpec tokens;
     std::string positions;
@@ -85,15 +85,13 @@ struct Manifest {
     GraphSpec embedding, decoder;
     std::map<std::string, FileSpec> files;
     std::string min_onnxruntime;
-    std::map<std::string, nlohmann::json> variants;  // read by use_variant
-    std::string variant;                             // slug of the one in use; "": the canonical graphs
+    std::string variant;  // slug of the one in use; "": the canonical graphs
 };
 
-// Throws Error(EP_ERROR_BUNDLE) that names the field, also for paths that are absolute or contain "..".
-Manifest parse_manifest(const std::string& json_text);
-
-// Puts the graphs and files of a built variant in the place of the canonical ones.
-// Throws Error: EP_ERROR_INVALID_ARGUMENT when there is none of that name, EP_ERROR_UNSUPPORTED when it holds engines.
-void use_variant(Manifest& manifest, const std::string& slug);
+// variant: slug of a built variant whose graphs and files take the place of the canonical ones; "": those.
+// Throws Error: EP_ERROR_BUNDLE that names the field, also for paths that are absolute or contain "..";
+// EP_ERROR_INVALID_ARGUMENT when there is no such variant; EP_ERROR_UNSUPPORTED when it holds engines, or when this
+// library does not know the preprocessing.
+Manifest parse_manifest(const std::string& json_text, const std::string& variant = "");
 
 }  // namespace edgeprune

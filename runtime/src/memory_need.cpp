@@ -1,6 +1,7 @@
 #include "memory_need.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <set>
 #include <string>
@@ -9,8 +10,6 @@
 
 namespace edgeprune {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 void add_files(const GraphSpec& graph, std::set<std::string>& files) {
     files.insert(graph.file);
@@ -97,31 +96,28 @@ MemoryNeed memory_need(const Manifest& manifest) {
     return need;
 }
 
-Json to_json(const MemoryNeed& need) {
-    return {{"total_bytes", need.total()},
-            {"weights_bytes", need.weights},
-            {"kv_bytes", need.kv},
-            {"activations_bytes", need.activations},
-            {"context_tokens", need.context_tokens},
-            {"estimated", {"activations_bytes"}}};
+JsonObject to_json(const MemoryNeed& need) {
+    JsonObject object;
+    object.add("total_bytes", need.total()).add("weights_bytes", need.weights).add("kv_bytes", need.kv);
+    object.add("activations_bytes", need.activations).add("context_tokens", need.context_tokens);
+    object.add_json("estimated", json_list(std::array{"activations_bytes"}));
+    return object;
 }
 
-Json describe_manifest(const Manifest& manifest) {
-    Json methods = Json::array();
+JsonObject describe_manifest(const Manifest& manifest) {
+    std::vector<std::string> methods;
     for (const auto& [name, spec] : manifest.methods) methods.push_back(name);
-    return {
-        {"name", manifest.name},
-        {"family", manifest.family},
-        {"context_length", manifest.context_length},
-        {"visual_tokens", manifest.visual_tokens},
-        {"grid", {manifest.grid_rows, manifest.grid_cols}},
-        {"keep", {{"default", manifest.keep_default}, {"min", manifest.keep_min}, {"max", manifest.keep_max}}},
-        {"methods", methods},
-        {"default_method", manifest.default_method},
-        {"weights_bytes", all_weights_bytes(manifest)},
-        {"kv_bytes_per_token", kv_bytes_per_token(*manifest.decoder.kv)},
-        {"memory", to_json(memory_need(manifest))},
-    };
+    JsonObject keep;
+    keep.add("default", manifest.keep_default).add("min", manifest.keep_min).add("max", manifest.keep_max);
+    JsonObject object;
+    object.add("name", manifest.name).add("family", manifest.family);
+    object.add("context_length", manifest.context_length).add("visual_tokens", manifest.visual_tokens);
+    object.add_json("grid", json_list(std::array{manifest.grid_rows, manifest.grid_cols}));
+    object.add_json("keep", keep.text()).add_json("methods", json_list(methods));
+    object.add("default_method", manifest.default_method).add("weights_bytes", all_weights_bytes(manifest));
+    object.add("kv_bytes_per_token", kv_bytes_per_token(*manifest.decoder.kv));
+    object.add_json("memory", to_json(memory_need(manifest)).text());
+    return object;
 }
 
 void check_memory(const MemoryNeed& need, int64_t limit) {

@@ -2,8 +2,8 @@
 #pragma once
 
 #include <cstdint>
-#include <nlohmann/json.hpp>
 
+#include "json_text.h"
 #include "manifest.h"
 
 namespace edgeprune {
@@ -22,9 +22,9 @@ int64_t kv_bytes_per_token(const KvSpec& kv);
 // Of the files of every graph of the bundle.
 uint64_t all_weights_bytes(const Manifest& manifest);
 MemoryNeed memory_need(const Manifest& manifest);
-nlohmann::ordered_json to_json(const MemoryNeed& need);
+JsonObject to_json(const MemoryNeed& need);
 // What ep_model_describe and ep_bundle_describe have in common.
-nlohmann::ordered_json describe_manifest(const Manifest& manifest);
+JsonObject describe_manifest(const Manifest& manifest);
 // Throws Error(EP_ERROR_OUT_OF_MEMORY). limit: bytes; 0: none.
 void check_memory(const MemoryNeed& need, int64_t limit);
 // Makes `context_tokens` the manifest's context length; 0 leaves it. Throws Error(EP_ERROR_INVALID_ARGUMENT).

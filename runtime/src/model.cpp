@@ -49,28 +49,22 @@ void check_picture_size(const PreprocessSpec& preprocess, const BoundGraph& visi
     }
 }
 
-std::string dumped(const nlohmann::ordered_json& description) {
-    return description.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
-}
-
 }  // namespace
 
 Model::Model(const std::string& directory, const ModelSettings& settings)
     : settings_(settings),
       files_(directory),
-      manifest_(parse_manifest(read_text_file(files_.directory() + "/manifest.json"))),
-      preprocess_(parse_preprocess(manifest_.preprocess)) {
-    if (!settings.variant.empty()) use_variant(manifest_, settings.variant);
+      manifest_(parse_manifest(read_text_file(files_.directory() + "/manifest.json"), settings.variant)) {
     check_supported(manifest_);
     limit_context(manifest_, settings.context_tokens);
     files_.check_sizes(manifest_);
     check_memory(memory_need(manifest_), settings.memory_limit_bytes);
-    backend_ = open_ort_backend(settings.onnxruntime_library, parse_version(manifest_.min_onnxruntime));
+    backend_ = open_ort_backend(settings.onnxruntime_library, *read_version(manifest_.min_onnxruntime));
     tokenizer_ = load_tokenizer();
     // One row of a table: a second thread would only wait for the first.
     embedding_ = load(manifest_.embedding, one_thread(settings_.threading), false);
     decoder_ = load(manifest_.decoder, settings_.threading, false);
-    check_picture_size(preprocess_, vision(manifest_.default_method));
+    check_picture_size(manifest_.preprocess, vision(manifest_.default_method));
     description_ = describe();
 }
 
@@ -90,7 +84,7 @@ std::unique_ptr<BoundGraph> Model::load(const GraphSpec& spec, const Threading& 
     for (const std::string& file : spec.data) files_.verified(manifest_, file, settings_.hashes);
     const std::string path = files_.verified(manifest_, spec.file, settings_.hashes);
     log(EP_LOG_INFO, "loading " + path);
-    return std::make_unique<BoundGraph>(spec, backend_->open_graph(path, threading));
+    return std::make_unique<BoundGraph>(spec, backend_->open_graph(path, {threading, settings_.map_weights}));
 }
 
 const MethodSpec& Model::method(const std::string& name) const {
@@ -116,21 +110,21 @@ const BoundGraph& Model::vision(const std::string& name) const {
 }
 
 std::string Model::describe() const {
-    nlohmann::ordered_json description = describe_manifest(manifest_);
-    description["provider"] = backend_->provider();
-    description["variant"] =
-        manifest_.variant.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(manifest_.variant);
-    description["onnxruntime"] = {{"version", backend_->version()}, {"library", backend_->library()}};
-    return dumped(description);
+    JsonObject engine;
+    engine.add("version", backend_->version()).add("library", backend_->library());
+    JsonObject description = describe_manifest(manifest_);
+    description.add("provider", backend_->provider());
+    description.add_json("variant", manifest_.variant.empty() ? "null" : json_scalar(manifest_.variant));
+    description.add_json("onnxruntime", engine.text());
+    return description.text();
 }
 
 std::string describe_bundle(const std::string& directory, const ModelSettings& settings) {
     const BundleFiles files(directory);
-    Manifest manifest = parse_manifest(read_text_file(files.directory() + "/manifest.json"));
-    if (!settings.variant.empty()) use_variant(manifest, settings.variant);
+    Manifest manifest = parse_manifest(read_text_file(files.directory() + "/manifest.json"), settings.variant);
     limit_context(manifest, settings.context_tokens);
     files.check_sizes(manifest);
-    return dumped(describe_manifest(manifest));
+    return describe_manifest(manifest).text();
 }
 
 }  // namespace edgeprune

@@ -19,6 +19,7 @@ struct ModelSettings {
     std::string onnxruntime_library;  // "" : search
     std::string variant;              // "" : the canonical graphs
     Threading threading;
+    bool map_weights = false;
     bool hashes = true;
     int64_t memory_limit_bytes = 0;  // 0: none
     int64_t context_tokens = 0;      // 0: the manifest's context length
@@ -32,7 +33,7 @@ public:
     const Manifest& manifest() const { return manifest_; }
     const Backend& backend() const { return *backend_; }
     const Tokenizer& tokenizer() const { return *tokenizer_; }
-    const PreprocessSpec& preprocess() const { return preprocess_; }
+    const PreprocessSpec& preprocess() const { return manifest_.preprocess; }
     const BoundGraph& embedding() const { return *embedding_; }
     const BoundGraph& decoder() const { return *decoder_; }
     // The vision graph of a method, loaded on its first use. Thread-safe.
@@ -50,7 +51,6 @@ private:
     ModelSettings settings_;
     mutable BundleFiles files_;
     Manifest manifest_;
-    PreprocessSpec preprocess_;
     std::unique_ptr<Backend> backend_;
     std::unique_ptr<Tokenizer> tokenizer_;
     std::unique_ptr<BoundGraph> embedding_, decoder_;

@@ -19,6 +19,7 @@ struct Value;
 struct TypeInfo;
 struct TensorInfo;
 struct Allocator;
+struct MemoryInfo;
 
 constexpr uint32_t kApiVersion = 17;
 
@@ -70,6 +71,8 @@ public:
           create_run_options(entry<Call<RunOptions**>>(table, 39)),
           set_terminate(entry<Call<RunOptions*>>(table, 46)),
           create_tensor(entry<Call<Allocator*, const int64_t*, size_t, int32_t, Value**>>(table, 48)),
+          create_tensor_over(
+              entry<Call<const MemoryInfo*, void*, size_t, const int64_t*, size_t, int32_t, Value**>>(table, 49)),
           tensor_data(entry<Call<Value*, void**>>(table, 51)),
           as_tensor_info(entry<Call<const TypeInfo*, const TensorInfo**>>(table, 55)),
           element_type(entry<Call<const TensorInfo*, int32_t*>>(table, 60)),
@@ -77,6 +80,7 @@ public:
           dimensions(entry<Call<const TensorInfo*, int64_t*, size_t>>(table, 62)),
           tensor_info(entry<Call<const Value*, TensorInfo**>>(table, 65)),
           allocator_free(entry<Call<Allocator*, void*>>(table, 76)),
+          allocator_memory(entry<Call<const Allocator*, const MemoryInfo**>>(table, 77)),
           default_allocator(entry<Call<Allocator**>>(table, 78)),
           release_status(entry<Release<Status>>(table, 93)),
           release_session(entry<Release<Session>>(table, 95)),
@@ -110,6 +114,8 @@ public:
     Call<RunOptions*> set_terminate;
     // allocator, shape, rank, element type -> value
     Call<Allocator*, const int64_t*, size_t, int32_t, Value**> create_tensor;
+    // memory's kind, memory, its bytes, shape, rank, element type -> value that does not own the memory
+    Call<const MemoryInfo*, void*, size_t, const int64_t*, size_t, int32_t, Value**> create_tensor_over;
     Call<Value*, void**> tensor_data;
     Call<const TypeInfo*, const TensorInfo**> as_tensor_info;
     Call<const TensorInfo*, int32_t*> element_type;
@@ -117,6 +123,7 @@ public:
     Call<const TensorInfo*, int64_t*, size_t> dimensions;
     Call<const Value*, TensorInfo**> tensor_info;
     Call<Allocator*, void*> allocator_free;
+    Call<const Allocator*, const MemoryInfo**> allocator_memory;
     Call<Allocator**> default_allocator;
     Release<Status> release_status;
     Release<Session> release_session;

@@ -8,7 +8,12 @@
 namespace edgeprune {
 
 Question::Question(Session& session, const PromptRequest& request)
-    : session_(session), model_(session.model()), request_(request), start_(Clock::now()) {
+    : session_(session),
+      model_(session.model()),
+      request_(request),
+      start_(Clock::now()),
+      prefill_runs_{session.abort_},
+      step_runs_{session.abort_} {
     session_.logits_.clear();
     session_.prefill_logits_.clear();
 }
@@ -31,11 +36,11 @@ void Question::prefill(const std::vector<Item>& prompt) {
     const std::vector<Item> rest(prompt.begin() + reused, prompt.end());
 
     Clock::time_point start = Clock::now();
-    const std::vector<float> embeds = embed(rest);
+    const std::vector<float> embeds = embed(rest, prefill_runs_);
     times_.embed_ms = tokenize_ms_ + elapsed_ms(start);
     session_.abort_.check();
     start = Clock::now();
-    session_.logits_ = run_decoder(model_, rest, embeds, session_.cache_, session_.abort_);
+    session_.logits_ = run_decoder(model_, rest, embeds, session_.cache_, prefill_runs_);
     times_.prefill_ms = elapsed_ms(start);
     session_.prefill_logits_ = session_.logits_;
 }
@@ -43,26 +48,28 @@ void Question::prefill(const std::vector<Item>& prompt) {
 void Question::step(int32_t token, KvCache& cache) {
     const Clock::time_point start = Clock::now();
     const std::vector<Item> items{{token, -1, -1}};
-    const std::vector<float> embeds = embed(items);
-    session_.logits_ = run_decoder(model_, items, embeds, cache, session_.abort_);
+    const std::vector<float> embeds = embed(items, step_runs_);
+    session_.logits_ = run_decoder(model_, items, embeds, cache, step_runs_);
     times_.decode_ms += elapsed_ms(start);
     ++times_.decode_steps;
 }
 
 void Question::keep_times() {
     times_.kv_bytes = static_cast<int64_t>(session_.cache_.bytes());
+    times_.graph_ms += prefill_runs_.graph_ms;
+    times_.decode_graph_ms = step_runs_.graph_ms;
     times_.total_ms = times_.decode_image_ms + times_.images_ms() + elapsed_ms(start_);
     session_.timings_ = times_;
     session_.image_timings_ = {};
 }
 
 // (T, D) embeddings of items: rows of the embedding graph and of the images.
-std::vector<float> Question::embed(const std::vector<Item>& items) {
+std::vector<float> Question::embed(const std::vector<Item>& items, RunContext& context) {
     std::vector<int32_t> ids;
     for (const Item& item : items) {
         if (!item.visual()) ids.push_back(item.token);
     }
-    const std::vector<float> texts = embed_tokens(model_, ids, session_.abort_);
+    const std::vector<float> texts = embed_tokens(model_, ids, context);
     const size_t width =
         ids.empty() ? static_cast<size_t>(session_.image(items.front().image).width) : texts.size() / ids.size();
     std::vector<float> embeds;

@@ -30,9 +30,10 @@ protected:
     PromptCounts counts_;
 
 private:
-    std::vector<float> embed(const std::vector<Item>& items);
+    std::vector<float> embed(const std::vector<Item>& items, RunContext& context);
     const float* visual_row(const Item& item, size_t width) const;
 
+    RunContext prefill_runs_, step_runs_;
     double tokenize_ms_ = 0;
 };
 

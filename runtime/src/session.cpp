@@ -4,9 +4,11 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <utility>
 
 #include "error.h"
 #include "image_frame.h"
+#include "image_placement.h"
 #include "keep_count.h"
 #include "stages.h"
 
@@ -78,11 +80,34 @@ std::string unpruned_reason(const Manifest& manifest, const MethodSpec& method, 
     return "keep " + number(choice.keep) + " keeps every token";
 }
 
-}  // namespace
-
-double elapsed_ms(Clock::time_point start) {
-    return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+// The largest count up to `most` that the method serves; 0: none.
+int64_t largest_count(const MethodSpec& method, int64_t most) {
+    if (method.keep_counts.empty()) return most;
+    int64_t best = 0;
+    for (const CountRun& run : method.keep_counts) {
+        if (run.first <= most) {
+            best = std::max(best, run.first + (std::min(run.last, most) - run.first) / run.step * run.step);
+        }
+    }
+    return best;
 }
+
+// K falls to the number of patches that are not padding. A method of fixed K keeps every token, padding too.
+std::string cap_at_picture(const MethodSpec& method, const SessionImage& image, Choice& choice) {
+    if (image.padding.empty() || method.static_keep) return "";
+    const int64_t patches = std::count(image.padding.begin(), image.padding.end(), 0.0f);
+    const std::string state = std::to_string(image.padding.size() - static_cast<size_t>(patches)) + " of " +
+                              std::to_string(image.padding.size()) + " patches are padding";
+    if (choice.count <= patches) return "";
+    const int64_t asked = std::exchange(choice.count, largest_count(method, patches));
+    if (choice.count > 0)
+        return state + ", so " + std::to_string(choice.count) + " are kept, not " + std::to_string(asked);
+    throw Error(EP_ERROR_IMAGE, "the picture is " + std::to_string(image.width_px) + " x " +
+                                    std::to_string(image.height_px) + " px: " + state + ", so method \"" + method.name +
+                                    "\" has nothing to keep");
+}
+
+}  // namespace
 
 Session::Session(std::shared_ptr<const Model> model)
     : model_(std::move(model)), cache_(model_->backend(), *model_->manifest().decoder.kv) {}
@@ -121,31 +146,40 @@ void Session::truncate(int64_t kv_tokens) {
 int32_t Session::add_image(const FrameView& picture, double keep, const std::string& method_name) {
     const Manifest& manifest = model_->manifest();
     const MethodSpec& method = model_->method(method_name.empty() ? manifest.default_method : method_name);
-    const Choice choice = choose_count(manifest, method, keep);
+    Choice choice = choose_count(manifest, method, keep);
     model_->vision(method.name);  // loading is no part of vision_ms
+
+    SessionImage image;
+    image.width_px = picture.width;
+    image.height_px = picture.height;
 
     Clock::time_point start = Clock::now();
     const Rgb pixels = preprocess_bytes(picture, model_->preprocess());
+    const double resize_ms = elapsed_ms(start);
+    image.padding =
+        padding_mask(picture.width, picture.height, model_->preprocess(), manifest.grid_rows, manifest.grid_cols);
+    const std::string capped = cap_at_picture(method, image, choice);
+    const TensorPtr tensor = pixel_tensor(*model_, method.name, pixels);
     const double preprocess_ms = elapsed_ms(start);
     abort_.check();
     start = Clock::now();
-    VisionResult result = encode_image(*model_, method.name, choice.count, pixels, abort_);
+    RunContext runs{abort_};
+    VisionResult result = encode_image(*model_, method.name, choice.count, tensor, image.padding, runs);
     const double vision_ms = elapsed_ms(start);
 
-    SessionImage image;
     image.method = method.name;
     image.keep = choice.keep;
-    image.width_px = picture.width;
-    image.height_px = picture.height;
     image.embeds = std::move(result.embeds);
     image.kept = result.kept;
     image.width = result.width;
     image.keep_idx = std::move(result.keep_idx);
     image.scores = std::move(result.scores);
-    image.reason = unpruned_reason(manifest, method, choice);
+    image.reason = capped.empty() ? unpruned_reason(manifest, method, choice) : capped;
     images_.emplace(next_image_, std::move(image));
     image_timings_.vision_ms += vision_ms;
     image_timings_.preprocess_ms += preprocess_ms;
+    image_timings_.resize_ms += resize_ms;
+    image_timings_.graph_ms += runs.graph_ms;
     return next_image_++;
 }
 

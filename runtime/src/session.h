@@ -20,6 +20,7 @@ namespace edgeprune {
 struct Timings {
     double decode_image_ms = 0, preprocess_ms = 0, vision_ms = 0;
     double embed_ms = 0, prefill_ms = 0, decode_ms = 0, ttft_ms = 0, total_ms = 0;
+    double resize_ms = 0, graph_ms = 0, decode_graph_ms = 0;
     int64_t decode_steps = 0, new_tokens = 0, kv_bytes = 0;
 
     // Of the images only.
@@ -34,7 +35,8 @@ struct SessionImage {
     int64_t kept = 0, width = 0;
     std::vector<int64_t> keep_idx;  // (K)
     std::vector<float> scores;      // (N) or empty
-    std::string reason;             // why nothing was pruned; empty when K < N
+    std::vector<float> padding;     // (N), 1 for letter-box padding; or empty
+    std::string reason;             // why nothing was pruned, or why K is below the ratio asked for; else empty
 };
 
 struct PromptRequest {
@@ -134,8 +136,5 @@ private:
     Scores scores_;
     std::vector<float> logits_, prefill_logits_;
 };
-
-// Milliseconds since `start`.
-double elapsed_ms(Clock::time_point start);
 
 }  // namespace edgeprune

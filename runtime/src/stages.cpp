@@ -21,28 +21,24 @@ TensorPtr integers(const Backend& backend, const Shape& shape, int64_t first, in
     return tensor;
 }
 
-TensorPtr pixel_tensor(const Model& model, const BoundGraph& graph, const Rgb& pixels) {
-    const Shape shape{1, 3, pixels.height, pixels.width};
-    const Shape& wanted = graph.input("pixel_values").shape;
-    for (size_t i = 0; i < shape.size(); ++i) {
-        if (wanted[i] >= 0 && wanted[i] != shape[i]) {
-            throw Error(EP_ERROR_BUNDLE, "the picture is " + shape_text(shape) +
-                                             " after preprocessing, but the graph reads " + shape_text(wanted));
-        }
-    }
-    TensorPtr tensor = model.backend().new_tensor(DType::float32, shape);
-    normalise(pixels, model.preprocess(), static_cast<float*>(tensor->mutable_data()));
-    return tensor;
-}
-
 VisionResult run_vision(const Model& model, const BoundGraph& graph, int64_t keep, const TensorPtr& pixels,
-                        Abort& abort) {
+                        const std::vector<float>& padding, RunContext& context) {
     RoleTensors inputs{{"pixel_values", pixels}};
+    // A graph that keeps every token, and so has no keep_slots, has no use for the mask.
+    const bool reads = graph.has_input("pad_mask");
+    if (reads ? padding.empty() : !padding.empty() && graph.has_input("keep_slots")) {
+        throw Error(EP_ERROR_BUNDLE, graph.spec().file + ": preprocess.pad_mask of manifest.json and the input " +
+                                         "pad_mask of the graph belong together; export the bundle again");
+    }
+    if (reads) {
+        const Shape shape{1, static_cast<int64_t>(padding.size())};
+        inputs["pad_mask"] = from_floats(model.backend(), DType::float32, shape, padding.data());
+    }
     if (graph.has_input("keep_slots")) {
         const std::vector<float> slots(static_cast<size_t>(keep), 0.0f);
         inputs["keep_slots"] = from_floats(model.backend(), DType::float32, {keep}, slots.data());
     }
-    RoleTensors outputs = graph.run(inputs, abort);
+    RoleTensors outputs = graph.run(inputs, context);
 
     const Tensor& embeds = *outputs.at("visual_embeds");
     const Tensor& kept = *outputs.at("keep_idx");
@@ -83,7 +79,7 @@ int64_t default_count(const Manifest& manifest, const MethodSpec& method) {
     return method.static_keep ? *method.static_keep : keep_count(manifest.visual_tokens, manifest.keep_default);
 }
 
-void warm_up_vision(const Model& model, const MethodSpec& method, Abort& abort) {
+void warm_up_vision(const Model& model, const MethodSpec& method, RunContext& context) {
     const BoundGraph& graph = model.vision(method.name);
     Shape shape = graph.input("pixel_values").shape;
     if (shape[2] < 0 || shape[3] < 0) return;  // no size is more typical than another
@@ -91,26 +87,42 @@ void warm_up_vision(const Model& model, const MethodSpec& method, Abort& abort) 
     shape[1] = 3;
     const std::vector<float> zeros(static_cast<size_t>(element_count(shape)), 0.0f);
     const TensorPtr pixels = from_floats(model.backend(), DType::float32, shape, zeros.data());
-    run_vision(model, graph, default_count(model.manifest(), method), pixels, abort);
+    const bool masked = model.preprocess().mask_patch_px > 0;
+    const std::vector<float> padding(masked ? static_cast<size_t>(model.manifest().visual_tokens) : 0, 0.0f);
+    run_vision(model, graph, default_count(model.manifest(), method), pixels, padding, context);
 }
 
 }  // namespace
 
-VisionResult encode_image(const Model& model, const std::string& method, int64_t keep, const Rgb& pixels,
-                          Abort& abort) {
+TensorPtr pixel_tensor(const Model& model, const std::string& method, const Rgb& pixels) {
+    const Shape shape{1, 3, pixels.height, pixels.width};
+    const Shape& wanted = model.vision(method).input("pixel_values").shape;
+    for (size_t i = 0; i < shape.size(); ++i) {
+        if (wanted[i] >= 0 && wanted[i] != shape[i]) {
+            throw Error(EP_ERROR_BUNDLE, "the picture is " + shape_text(shape) +
+                                             " after preprocessing, but the graph reads " + shape_text(wanted));
+        }
+    }
+    TensorPtr tensor = model.backend().new_tensor(DType::float32, shape);
+    normalise(pixels, model.preprocess(), static_cast<float*>(tensor->mutable_data()));
+    return tensor;
+}
+
+VisionResult encode_image(const Model& model, const std::string& method, int64_t keep, const TensorPtr& pixels,
+                          const std::vector<float>& padding, RunContext& context) {
     const BoundGraph& graph = model.vision(method);
-    VisionResult result = run_vision(model, graph, keep, pixel_tensor(model, graph, pixels), abort);
+    VisionResult result = run_vision(model, graph, keep, pixels, padding, context);
     require_finite(result.scores, "scores", method, graph);
     require_finite(result.embeds, "visual_embeds", method, graph);
     return result;
 }
 
-std::vector<float> embed_tokens(const Model& model, const std::vector<int32_t>& ids, Abort& abort) {
+std::vector<float> embed_tokens(const Model& model, const std::vector<int32_t>& ids, RunContext& context) {
     if (ids.empty()) return {};
     const auto count = static_cast<int64_t>(ids.size());
     TensorPtr input = model.backend().new_tensor(DType::int64, {1, count});
     std::copy(ids.begin(), ids.end(), static_cast<int64_t*>(input->mutable_data()));
-    const RoleTensors outputs = model.embedding().run({{"input_ids", input}}, abort);
+    const RoleTensors outputs = model.embedding().run({{"input_ids", input}}, context);
     const Tensor& embeds = *outputs.at("inputs_embeds");
     if (embeds.shape().size() != 3 || embeds.shape()[0] != 1 || embeds.shape()[1] != count) {
         unexpected("inputs_embeds", embeds.shape());
@@ -119,7 +131,7 @@ std::vector<float> embed_tokens(const Model& model, const std::vector<int32_t>& 
 }
 
 std::vector<float> run_decoder(const Model& model, const std::vector<Item>& items, const std::vector<float>& embeds,
-                               KvCache& cache, Abort& abort) {
+                               KvCache& cache, RunContext& context) {
     const auto count = static_cast<int64_t>(items.size());
     const int64_t past = cache.length();
     const auto width = static_cast<int64_t>(embeds.size()) / count;
@@ -129,7 +141,7 @@ std::vector<float> run_decoder(const Model& model, const std::vector<Item>& item
                        {"position_ids", integers(backend, {1, count}, past, 1)},
                        {"attention_mask", integers(backend, {1, past + count}, 1, 0)}};
     cache.bind(inputs);
-    const RoleTensors outputs = model.decoder().run(inputs, abort);
+    const RoleTensors outputs = model.decoder().run(inputs, context);
     const Tensor& logits = *outputs.at("logits");
     if (logits.shape().size() != 3 || logits.shape()[0] != 1 || logits.shape()[1] != 1)
         unexpected("logits", logits.shape());
@@ -138,7 +150,8 @@ std::vector<float> run_decoder(const Model& model, const std::vector<Item>& item
 }
 
 void warm_up(const Model& model) {
-    Abort never;
+    Abort nobody;
+    RunContext never{nobody};
     const std::vector<int32_t> ids{0};
     const std::vector<Item> items{{0, -1, -1}};
     KvCache cache(model.backend(), *model.manifest().decoder.kv);

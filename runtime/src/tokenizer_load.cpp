@@ -4,7 +4,7 @@
 #include <unordered_set>
 
 #include "error.h"
-#include "json_depth.h"
+#include "json_document.h"
 #include "tokenizer_json.h"
 #include "tokenizer_parts.h"
 
@@ -149,13 +149,11 @@ std::unique_ptr<TokenizerParts> read_parts(const json& root) {
 }  // namespace
 
 std::unique_ptr<TokenizerParts> load_tokenizer(std::string_view json_text) {
-    if (json_nests_too_deep(json_text))
-        malformed_tokenizer("it nests more than " + std::to_string(kMaxJsonDepth) + " levels deep");
     try {
-        return read_parts(json::parse(json_text));
-    } catch (const json::parse_error& failure) {
-        // Its own text quotes the file, which need not be UTF-8.
-        malformed_tokenizer("it is not JSON from byte " + std::to_string(failure.byte) + " on");
+        const JsonDocument document(json_text);
+        return read_parts(document.root());
+    } catch (const JsonError& failure) {
+        malformed_tokenizer(failure.what());
     } catch (const json::exception& failure) {
         malformed_tokenizer(failure.what());
     }

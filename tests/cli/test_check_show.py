@@ -89,6 +89,10 @@ def test_show_draws_one_panel_per_method(tiny_bundle: pathlib.Path, tmp_path: pa
         assert (triple.format, single.format) == ("JPEG", "PNG")
         assert triple.width > 2.5 * single.width
         assert triple.height == single.height
+    heat = edgeprune("show", tiny_bundle, "--image", picture, "--scores", *argv[:-1], tmp_path / "heat.png")
+    assert heat.returncode == 0, heat.stderr
+    with Image.open(tmp_path / "heat.png") as drawn, Image.open(tmp_path / "three.jpg") as plain:
+        assert drawn.height > 1.8 * plain.height - 60
 
 
 def test_show_refuses_in_one_sentence(tiny_bundle: pathlib.Path, tmp_path: pathlib.Path) -> None:

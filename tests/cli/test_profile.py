@@ -19,6 +19,7 @@ CASE_FIELDS = [
     "kv_tokens", "kv_bytes", "stages_ms", "trials",
 ]  # fmt: skip
 STAGES = ["decode_image", "preprocess", "vision", "embed", "prefill", "decode", "ttft", "tpot", "total"]
+STAGES += ["resize", "graph", "own", "decode_graph"]
 SPREAD = ["p50", "p90", "p99", "stdev", "least", "most", "trials"]
 
 

@@ -20,6 +20,7 @@ FIELDS = [
 ]  # fmt: skip
 IMAGE_FIELDS = [
     "file", "width", "height", "method", "keep", "kept_tokens", "visual_tokens", "keep_idx", "applied", "reason",
+    "padded_tokens",
 ]  # fmt: skip
 
 
@@ -50,7 +51,8 @@ def test_json_holds_exactly_the_contract(tiny_bundle: pathlib.Path, picture: pat
     [image] = report["images"]
     assert list(image) == IMAGE_FIELDS
     assert (image["file"], image["width"], image["height"]) == (str(picture), 90, 70)
-    assert all(image[name] == report[name] for name in IMAGE_FIELDS[3:])
+    assert all(image[name] == report[name] for name in IMAGE_FIELDS[3:-1])
+    assert image["padded_tokens"] == 0
     times = report["timings_ms"]
     assert {"vision_ms", "prefill_ms", "ttft_ms", "total_ms"} <= set(times)
     assert times["total_ms"] >= times["vision_ms"] > 0

@@ -88,7 +88,7 @@ def test_bundle_graphs_build_for_sm86(name: str, request: pytest.FixtureRequest)
 
 @needs_rtx
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", ["divprune", "todre", "todre:objective=k-center", "mmr", "scope", "mmtok-vv"])
+@pytest.mark.parametrize("spec", ["divprune", "todre", "todre:objective=k-center", "mmr", "scope", "zoo", "mmtok-vv"])
 def test_greedy_selections_build_for_sm86(spec: str, tmp_path: pathlib.Path) -> None:
     """N = 576, any K, batch 1 to 4: the `Scan` of each method."""
     import onnx_ir as ir

@@ -21,7 +21,7 @@ from edgeprune.tolerances import TOLERANCES
 from tests.checkpoints import write_checkpoint
 from tests.pruning.greedy_cases import draw
 
-SPECS = ("divprune", "todre", "mmr", "scope", "mmtok-vv")
+SPECS = ("divprune", "todre", "mmr", "scope", "zoo", "mmtok-vv")
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -12,6 +13,9 @@ import torch
 from torch import Tensor
 
 from edgeprune.export.graphs import VisionGraph
+from edgeprune.export.models import layers
+from edgeprune.export.models.layers import activation
+from edgeprune.export.models.slopes import SLOPES, slope
 from edgeprune.pruning.base import SIGNAL_KINDS, PruningMethod, Signal, VisualFeatures
 from edgeprune.tolerances import TOLERANCES
 from tests.export.models import family_of, filled, hf_model, llava_config
@@ -38,15 +42,25 @@ class Probe(PruningMethod):
 seen: dict[Probe, dict[Signal, Tensor]] = {}
 
 
-def by_hand(tower: Any, pixels: Tensor) -> Callable[[str, int], np.ndarray]:
+def slope_by_difference(projector: Any, tokens: np.ndarray, signal: Signal, step: float = 1e-5) -> np.ndarray:
+    """Mean length of the central difference of transformers' projector in float64, (B,N)."""
+    wide, point = copy.deepcopy(projector).double(), torch.from_numpy(tokens)
+    with torch.inference_mode():
+        ways = signal.unit_directions(tokens.shape[2]).double()
+        pairs = [(wide(point + step * way) - wide(point - step * way)) / (2 * step) for way in ways]
+    return np.mean([pair.norm(dim=-1).numpy() for pair in pairs], axis=0)
+
+
+def by_hand(model: Any, pixels: Tensor) -> Callable[[str, int], np.ndarray]:
     """(kind, block) -> the signal in float64, from what transformers returns and from its own projections."""
     made: dict[str, np.ndarray] = {}
-    layers = [(n, m) for n, m in tower.named_modules() if n.rpartition(".")[2].isdigit()]
+    tower = model.model.vision_tower
+    blocks = [(n, m) for n, m in tower.named_modules() if n.rpartition(".")[2].isdigit()]
 
     def keep(name: str) -> Callable[..., None]:
         return lambda module, given, out: made.__setitem__(name, out.double().numpy())
 
-    for index, (_, layer) in enumerate(layers):
+    for index, (_, layer) in enumerate(blocks):
         for name, module in layer.named_modules():
             leaf = name.rpartition(".")[2]
             if leaf in ("q_proj", "query", "k_proj", "key"):
@@ -70,6 +84,10 @@ def by_hand(tower: Any, pixels: Tensor) -> Callable[[str, int], np.ndarray]:
             "hidden": hidden[:, 1:],
             "cls_hidden": hidden[:, :1],
         }
+        if kind == "projector_sensitivity":
+            return slope_by_difference(model.model.multi_modal_projector, hidden[:, 1:], Signal(kind))
+        if kind == "anchor_embeddings":
+            return model.get_input_embeddings().weight.detach().double().numpy()[:1][None]
         return table[kind]
 
     return signal
@@ -89,14 +107,14 @@ def test_signal_equals_transformers(vision: str, kind: str) -> None:
     wanted = tuple(Signal(kind, layer) for layer in (0, 1, None, -1))
     probe, graph, model = graph_with(vision, wanted)
     pixels = torch.randn(2, 3, SIDE * 4, SIDE * 4, generator=torch.Generator().manual_seed(2))
-    expected = by_hand(model.model.vision_tower, pixels)
+    expected = by_hand(model, pixels)
     with torch.inference_mode():
         graph(pixels, torch.zeros(3))
     for signal, block in zip(wanted, (0, 1, LAYERS - 2, LAYERS - 1), strict=True):
         found, wanted_value = seen[probe][signal].double().numpy(), expected(kind, block)
         assert found.shape == wanted_value.shape
         assert np.abs(found - wanted_value).max() <= TOLERANCES["scores"] * np.abs(wanted_value).max(), signal
-        if kind in ("cls_attention", "received_attention"):  # no value of these is near zero
+        if kind in ("cls_attention", "received_attention", "projector_sensitivity"):  # no value of these is near zero
             assert np.abs(found / wanted_value - 1).max() <= TOLERANCES["scores"], signal
 
 
@@ -112,3 +130,30 @@ def test_an_output_behind_the_features_runs_its_whole_block() -> None:
     assert graph.unread() == ()
     _, graph, _ = graph_with("dinov2", (keys,))
     assert any(name.endswith("3.v_proj") for name in graph.unread())
+
+
+@pytest.mark.parametrize("name", sorted(SLOPES))
+def test_slopes_are_the_derivatives_of_the_activations(name: str) -> None:
+    points = torch.linspace(-6, 6, 241, dtype=torch.float64) + 1e-3  # not at the corner of relu
+    act = activation(name, "here")
+    difference = (act(points + 1e-6) - act(points - 1e-6)) / 2e-6
+    assert float((slope(name)(points) - difference).abs().max()) < 1e-8
+
+
+def test_every_activation_has_a_slope() -> None:
+    assert set(SLOPES) == set(layers._ACTIVATIONS)
+
+
+def test_directions_are_fixed_units_and_their_number_and_seed_matter() -> None:
+    few, other = Signal("projector_sensitivity"), Signal("projector_sensitivity", seed=1)
+    drawn = few.unit_directions(48)
+    assert drawn.shape == (16, 48)
+    assert torch.equal(drawn, few.unit_directions(48))
+    assert float((drawn.norm(dim=1) - 1).abs().max()) < 1e-6
+    assert not torch.equal(drawn, other.unit_directions(48))
+    probe, graph, _ = graph_with("clip", (few, other, Signal("projector_sensitivity", directions=64)))
+    with torch.inference_mode():
+        graph(torch.randn(1, 3, SIDE * 4, SIDE * 4), torch.zeros(3))
+    made = list(seen[probe].values())
+    for first, second in ((0, 1), (0, 2)):
+        assert 1e-4 < float((made[first] / made[second] - 1).abs().max()) < 0.5

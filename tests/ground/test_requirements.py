@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import sys
 
 import numpy as np
 import pytest
 
 from edgeprune import machine, requirements
+from edgeprune.cli import doctor
+from edgeprune.errors import DependencyError
 
 
 @pytest.mark.parametrize(
@@ -34,6 +38,23 @@ def test_extras_come_with_what_they_stand_for() -> None:
     assert names["cpu"] == {"onnxruntime"}
     assert names["export"] | {"jsonschema", "pytest"} <= names["dev"]
     assert "edgeprune" not in names["dev"]
+
+
+def test_a_source_folder_without_a_toml_reader_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Python 3.10 without tomli."""
+
+    def none(name: str) -> list[str]:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "requires", none)
+    assert {"cpu", "dev"} <= set(requirements.extras())  # from pyproject.toml
+    monkeypatch.setitem(sys.modules, "tomllib", None)
+    monkeypatch.setitem(sys.modules, "tomli", None)
+    with pytest.raises(DependencyError, match="pip install tomli"):
+        requirements.extras()
+    found = doctor.examine()
+    assert (found["extras"], "tomli" in found["extras_problem"]) == ([], True)
+    assert "extras: reading TOML needs Python 3.11" in doctor._text(found)
 
 
 def test_a_requirement_says_why_it_is_not_met() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from PIL import Image, ImageOps
 
 from edgeprune.errors import UserError
 from edgeprune.manifest import Padding, Preprocess, Resize
+from edgeprune.measure.heat import colours, heat_legend
 from edgeprune.measure.overlay import cell_boxes, draw_overlay, legend
 from edgeprune.runtime.answers import KeptTokens
 
@@ -141,3 +143,27 @@ def test_without_pillow_the_remedy_is_named() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "pip install pillow" in done.stdout
+
+
+def test_heat_maps_stand_below_with_their_range(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "picture.png"
+    Image.new("RGB", (400, 400), (128, 128, 128)).save(file)
+    scored = dataclasses.replace(
+        kept_by("fastervlm", 0.05, [9], (400, 400)), scores=np.arange(64, dtype=np.float32) / 100
+    )
+    sheet = draw_overlay(file, [scored, everything((400, 400))], preprocessing("crop"), scores=True)
+    assert sheet.height == 2 * 412 + 3 * 22
+    pixels = np.asarray(sheet).astype(int)
+    first, last = pixels[412 + 25, 25], pixels[412 + 375, 375]
+    assert np.abs(first - (0.65 * np.array([8, 12, 72]) + 0.35 * 128)).max() <= 1
+    assert np.abs(last - (0.65 * np.array([252, 248, 160]) + 0.35 * 128)).max() <= 1
+    centres = [pixels[412 + 50 * (cell // 8) + 25, 50 * (cell % 8) + 25] for cell in range(64)]
+    luminance = [0.299 * r + 0.587 * g + 0.114 * b for r, g, b in centres]
+    assert luminance == sorted(luminance)
+    assert (pixels[412:812, 412:812] == 128).all()
+    assert heat_legend(scored) == "scores 0 (blue) to 0.63 (yellow)"
+    assert heat_legend(everything((1, 1))) == "no scores: the method has none"
+
+
+def test_equal_scores_have_one_colour() -> None:
+    assert len({tuple(row) for row in colours(np.ones(5, np.float32))}) == 1

@@ -17,7 +17,7 @@ TOKENS = 100
 def trial(turn: int, case: Case, ttft_ms: float) -> Trial:
     kept = round(case.keep * TOKENS)
     image = KeptTokens(0, kept, TOKENS, np.arange(kept), None, 10, 10, 1, 1, kept < TOKENS, "", case.method, case.keep)
-    times = StageTimings(0, 0, 0, 0, 0, 0, ttft_ms, 0, 0, 0, 1, 0)
+    times = StageTimings(0, 0, 0, 0, 0, 0, ttft_ms, 0, 0, 0, 1, 0, 0, 0, 0)
     return Trial(turn, 0, Answer("", (), "length", kept, kept, 0, kept, (image,), times))
 
 

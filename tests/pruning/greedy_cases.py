@@ -45,6 +45,8 @@ ORACLES: dict[str, Callable[[np.ndarray, np.ndarray, int], tuple[list[int], list
     "mmr:balance=0.2,importance=received": lambda x, a, k: oracles.mmr(x, a, k, 0.2),
     "scope": lambda x, a, k: oracles.scope(x, a, k, 1.0),
     "scope:alpha=0.5,importance=cls": lambda x, a, k: oracles.scope(x, a, k, 0.5),
+    "zoo": lambda x, a, k: oracles.zoo(x, a, k),
+    "zoo:sensitivity=norm": lambda x, a, k: oracles.zoo(x, np.sqrt((x.astype(np.float64) ** 2).sum(1)), k),
     "mmtok-vv": lambda x, a, k: oracles.mmtok_vv(x, k, 0.2),
     "mmtok-vv:temperature=0.1": lambda x, a, k: oracles.mmtok_vv(x, k, 0.1),
 }

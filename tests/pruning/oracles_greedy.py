@@ -94,3 +94,14 @@ def mmtok_vv(tokens: Array, steps: int, temperature: float) -> tuple[list[int], 
         return np.maximum(matrix - best[:, None], 0).sum(axis=0)
 
     return picked(len(tokens), steps, score)
+
+
+def zoo(tokens: Array, sensitivity: Array, steps: int) -> tuple[list[int], list[float]]:
+    """First: most sensitive. Then: sensitivity, scaled to 0..1, times the least distance to a pick."""
+    distance, raw = 1.0 - cosines(tokens), sensitivity.astype(np.float64)
+    scaled = (raw - raw.min()) / (raw.max() - raw.min() + 1e-8)
+
+    def score(picks: list[int]) -> Array:
+        return scaled * distance[picks].min(axis=0) if picks else scaled
+
+    return picked(len(tokens), steps, score)

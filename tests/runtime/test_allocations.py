@@ -14,19 +14,25 @@ from tests.cli.bad_images import write_picture
 OUT_OF_MEMORY = 11
 
 
-def test_every_allocation_of_a_conversation_may_fail(
-    native_program: Callable[[str], pathlib.Path], hand_bundle: pathlib.Path, tmp_path: pathlib.Path
+@pytest.mark.parametrize("failing", ["once", "on"])
+@pytest.mark.parametrize("what", ["open", "ask"])
+def test_every_allocation_may_fail(
+    what: str,
+    failing: str,
+    native_program: Callable[[str], pathlib.Path],
+    hand_bundle: pathlib.Path,
+    tmp_path: pathlib.Path,
 ) -> None:
-    """A session made, pictures from memory and from a PNG, sampling, scoring, truncation, removal.
+    """open: describing, opening and warming up. ask: a session made, pictures from memory and from a PNG, sampling,
+    scoring, truncation, removal. once: one allocation fails; on: it and all that follow.
 
-    Only allocations by operator new in the library are failed, one at a time: not those inside onnxruntime and
-    libpng, and none while a bundle is opened.
+    Only allocations by operator new in the library are failed, not those inside onnxruntime and libpng.
     """
     picture = write_picture(tmp_path / "picture.png")
     runtime = wheel_onnxruntime()
     if runtime is None:
         pytest.skip("no onnxruntime package is installed")
-    command = [native_program("allocations_cli"), hand_bundle, runtime, picture]
+    command = [native_program("allocations_cli"), what, failing, hand_bundle, runtime, picture]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert int(done.stdout) > 1000

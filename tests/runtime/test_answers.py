@@ -205,5 +205,12 @@ def test_timings_add_up(session: Session) -> None:
     assert min(t.preprocess_ms, t.vision_ms, t.embed_ms, t.prefill_ms, t.decode_ms) > 0
     assert t.preprocess_ms + t.vision_ms + t.embed_ms + t.prefill_ms <= t.ttft_ms <= t.total_ms - t.decode_ms
     assert t.decode_image_ms == 0
+    assert 0 < t.resize_ms < t.preprocess_ms
+    assert 0 < t.graph_ms < t.vision_ms + t.embed_ms + t.prefill_ms
+    assert 0 < t.decode_graph_ms < t.decode_ms
+    assert t.own_ms == t.ttft_ms - t.graph_ms - t.resize_ms > 0
     assert session.stats() == t
+    again = session.generate(QUESTION, max_new_tokens=1, ignore_eos=True).timings
+    assert (again.resize_ms, again.decode_graph_ms) == (0, 0)  # the picture is there already
+    assert 0 < again.graph_ms < again.ttft_ms
     assert set(t.to_dict()) == set(t.__dataclass_fields__)

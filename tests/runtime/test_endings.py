@@ -13,7 +13,7 @@ import pytest
 from edgeprune.errors import NativeError, UserError
 from edgeprune.runtime.session import Model, Session
 from tests.runtime import tiny_graphs
-from tests.runtime.conftest import BundleWriter, picture
+from tests.runtime.conftest import BundleWriter, best, features_of, picture
 
 ABORTED, BUSY = 9, 12
 QUESTION = "Where is it?"
@@ -154,6 +154,40 @@ def test_abort_during_prefill_leaves_the_session_usable(slow: Model) -> None:
             timer.join()
             assert (answer.finish_reason, answer.text, answer.token_ids, answer.kv_tokens) == ("aborted", "", (), 0)
             assert time.monotonic() - start < 3
+
+
+@pytest.fixture
+def slow_prefill(write_bundle: BundleWriter) -> Iterator[Model]:
+    """A prefill of hundreds of tokens takes a second or more; a short one and a decode step take none."""
+    with Model.open(write_bundle(tiny_graphs.Options(slow={"prefill": 75_000}))) as model:
+        yield model
+
+
+@pytest.mark.parametrize("how", ["abort", "deadline"])
+def test_after_a_stop_inside_the_prefill_the_answers_are_right(slow_prefill: Model, how: str) -> None:
+    """The question before, the one that was stopped, and the one before once more: each as numpy has it."""
+    pixels, long_question = picture(4), "Where is it? " * 30
+    features, scores = features_of(slow_prefill, pixels)
+    kept = features[best(scores, 4)]
+
+    def expected(question: str) -> list[int]:
+        return tiny_graphs.greedy(tiny_graphs.prompt_rows(question, [kept]), 20)
+
+    with slow_prefill.new_session() as session:
+        session.add_image(pixels)
+        for _ in range(2):
+            first = session.generate(QUESTION, max_new_tokens=20, ignore_eos=True)
+            assert list(first.token_ids) == expected(QUESTION)
+            timer = soon(session.abort if how == "abort" else lambda: None)
+            deadline_ms = 150 if how == "deadline" else None
+            stopped = session.generate(long_question, max_new_tokens=20, ignore_eos=True, deadline_ms=deadline_ms)
+            timer.join()
+            assert (stopped.finish_reason, stopped.token_ids) == ("aborted" if how == "abort" else how, ())
+            # inside the run: the engine had most of the time until the stop, and its work is not in the cache
+            assert stopped.timings.graph_ms > 50
+            assert stopped.kv_tokens == stopped.reused_tokens < stopped.prompt_tokens - 300
+            whole = session.generate(long_question, max_new_tokens=20, ignore_eos=True)
+            assert list(whole.token_ids) == expected(long_question)
 
 
 def test_abort_during_decode_keeps_what_was_made(session: Session, text: str) -> None:

@@ -156,7 +156,7 @@ def test_folders_that_are_no_bundles(tmp_path: pathlib.Path) -> None:
     refused(tmp_path / "missing", IO, "no bundle at")
     refused(tmp_path, IO, "has no manifest.json")
     (tmp_path / "manifest.json").write_text("{")
-    refused(tmp_path, BUNDLE, "this is not JSON")
+    refused(tmp_path, BUNDLE, "manifest.json: it is not JSON from byte 2 on")
     (tmp_path / "manifest.json").write_text("[" * 100_000)
     refused(tmp_path, BUNDLE, "nests more than 64 levels deep")
     (tmp_path / "manifest.json").write_text("[]")

@@ -113,7 +113,9 @@ def test_check_and_doctor(python: Python, hand_bundle: pathlib.Path) -> None:
     assert (checked.returncode, checked.stderr) == (0, "")
     doctor = python(CLI, "doctor", "--json")
     assert "Traceback" not in doctor.stderr
-    assert json.loads(doctor.stdout)["python"].startswith("3.10.")
+    report = json.loads(doctor.stdout)
+    assert report["python"].startswith("3.10.")
+    assert {"cpu", "export", "dev"} <= {extra["name"] for extra in report["extras"]}  # by tomli, from pyproject.toml
 
 
 def test_run(python: Python, hand_bundle: pathlib.Path) -> None:

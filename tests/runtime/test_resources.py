@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import time
@@ -134,6 +135,29 @@ def log() -> Iterator[list[tuple[int, str]]]:
     calls.ep_set_log(ctypes.cast(hook, ctypes.c_void_p), 0, None)
     yield lines
     calls.ep_set_log(None, 0, None)
+
+
+def mapped_bytes(file: pathlib.Path) -> int:
+    """How much of a file this process has mapped; a page that serves two tensors counts twice."""
+    lines = pathlib.Path("/proc/self/maps").read_text().splitlines()
+    ranges = [line.split()[0].split("-") for line in lines if line.endswith(f" {file}")]
+    return sum(int(end, 16) - int(begin, 16) for begin, end in ranges)
+
+
+def test_mapped_weights_answer_alike_and_stay_in_their_files(tiny_bundle: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """onnxruntime maps the data files either way; without the option it copies the matrices and unmaps them.
+
+    The bundle may be deleted while it is open.
+    """
+    bundle = shutil.copytree(tiny_bundle, tmp_path.resolve() / "tiny.bundle")
+    pixels, decoder = picture(5, 64, 48), bundle / "onnx" / "decoder.data"
+    with Model.open(bundle) as copied:
+        expected = copied.ask(pixels, QUESTION, max_new_tokens=8, ignore_eos=True)
+        part = mapped_bytes(decoder)
+    with Model.open(bundle, map_weights=True) as model:
+        assert part < decoder.stat().st_size <= mapped_bytes(decoder)
+        shutil.rmtree(bundle)
+        assert model.ask(pixels, QUESTION, max_new_tokens=8, ignore_eos=True).token_ids == expected.token_ids
 
 
 def test_hook_gets_onnxruntimes_messages(hand_bundle: pathlib.Path, log: list[tuple[int, str]]) -> None:

@@ -34,7 +34,8 @@ class Options:
 
     Args:
         half: embeddings and KV cache are float16.
-        slow: stage (vision or decoder) -> loop iterations that cost time and change nothing.
+        slow: stage (vision, decoder) -> loop iterations that cost time and change nothing; "prefill": per 32 new
+            positions of a decoder run, so that short runs have none.
         context_length: of the manifest.
     """
 
@@ -136,8 +137,8 @@ class _Builder:
         to = TensorProto.FLOAT16 if half else TensorProto.FLOAT
         self.op("Cast", name, to=to, output=output)
 
-    def slow_zero(self, name: str, iterations: int) -> str:
-        """0 + name, after `iterations` turns of a loop that onnxruntime can stop between any two nodes."""
+    def slow_zero(self, name: str, iterations: str) -> str:
+        """0 + name, after `iterations` (a scalar) turns of a loop that onnxruntime can stop between any two nodes."""
         zero = self.op("Mul", self.op("ReduceMax", name, keepdims=0), self.constant(0.0, np.float32))
         body = helper.make_graph(
             [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Abs", ["in"], ["out"])],
@@ -152,7 +153,7 @@ class _Builder:
                 helper.make_tensor_value_info("out", TensorProto.FLOAT, []),
             ],
         )
-        turns = self.op("Loop", self.constant(iterations), self.constant(True, np.bool_), zero, body=body)
+        turns = self.op("Loop", iterations, self.constant(True, np.bool_), zero, body=body)
         return self.op("Add", name, turns)
 
     def model(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> onnx.ModelProto:
@@ -179,7 +180,7 @@ def vision(options: Options, *, keep: int | None) -> tuple[onnx.ModelProto, list
         outputs.append(_spec("scores", "float32", "B", TOKENS))
     b = _Builder()
     w = weights()
-    pixels = b.slow_zero("t_pixel_values", options.slow.get("vision", 0))
+    pixels = b.slow_zero("t_pixel_values", b.constant(options.slow.get("vision", 0)))
     blocks = b.op("Conv", pixels, b.constant(w["patch"], np.float32), strides=[PATCH_PX, PATCH_PX])
     flat = b.op("Reshape", blocks, b.constant([0, WIDTH, TOKENS]))
     features = b.op("Transpose", flat, perm=[0, 2, 1])
@@ -213,7 +214,10 @@ def decoder(options: Options) -> tuple[onnx.ModelProto, list[Any], list[Any]]:
     outputs = [_spec("logits", dtype, 1, 1, VOCABULARY)]
     b = _Builder()
     w = weights()
-    rows = b.slow_zero(b.op("Cast", "t_inputs_embeds", to=TensorProto.FLOAT), options.slow.get("decoder", 0))
+    new_positions = b.op("Gather", b.op("Shape", "t_inputs_embeds"), b.constant(1))
+    turns = b.op("Mul", b.op("Div", new_positions, b.constant(32)), b.constant(options.slow.get("prefill", 0)))
+    turns = b.op("Add", turns, b.constant(options.slow.get("decoder", 0)))
+    rows = b.slow_zero(b.op("Cast", "t_inputs_embeds", to=TensorProto.FLOAT), turns)
     value = b.op("Tanh", b.op("MatMul", rows, b.constant(w["value"], np.float32)))
     share = b.op("Div", b.op("Cast", "t_position_ids", to=TensorProto.FLOAT), b.constant(64.0, np.float32))
     factor = b.op("Unsqueeze", b.op("Add", share, b.constant(1.0, np.float32)), b.constant([2]))

@@ -1,7 +1,6 @@
-// Input: a manifest.json. What parses is also read as preprocessing and rendered as a prompt.
+// Input: a manifest.json. What parses is also rendered as a prompt.
 #include "error.h"
 #include "fuzz_target.h"
-#include "image.h"
 #include "manifest.h"
 #include "prompt.h"
 
@@ -14,7 +13,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
             require(("/" + path + "/").find("/../") == std::string::npos, "a path of a manifest stays in the bundle");
         }
         edgeprune::render_prompt(manifest, "What is this?", 2, false);
-        edgeprune::parse_preprocess(manifest.preprocess);
     } catch (const edgeprune::Error&) {
     }
     return 0;

@@ -2,6 +2,7 @@
 // question makes no special token.
 #include <algorithm>
 #include <cstdio>
+#include <nlohmann/json.hpp>
 
 #include "error.h"
 #include "fuzz_target.h"

@@ -1,8 +1,9 @@
-// Driven by tests/runtime/test_allocations.py: BUNDLE ONNXRUNTIME PICTURE. Fails the n-th allocation of the
-// library in a conversation for n = 0, 1, ... until a round needs fewer, and expects of every round
-// EP_ERROR_OUT_OF_MEMORY or success, no block left over, and a session that answers as before. Out: how many rounds had
-// a failed allocation. Opening is left out: destructors of nlohmann/json allocate, and there a failure ends the
-// process. The C++ library is linked into this program, so operator new below is ours alone: onnxruntime keeps its own.
+// Driven by tests/runtime/test_allocations.py: open|ask once|on BUNDLE ONNXRUNTIME PICTURE. Fails the n-th allocation
+// of the library, alone (once) or with all that follow (on), for n = 0, 1, ... until a round needs fewer: while a
+// bundle is described, opened and warmed up, or in a conversation. Expects of every round EP_ERROR_OUT_OF_MEMORY or
+// success, no block left over, and that what could be opened works as before. Out: how many rounds had a failed
+// allocation. The C++ library is linked into this program, so operator new below is ours alone: onnxruntime keeps its
+// own.
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
@@ -18,12 +19,28 @@ namespace {
 std::atomic<long> until_failure{-1};  // -1: none fails
 std::atomic<long> blocks{0};
 std::atomic<bool> failed{false};
+std::atomic<bool> lasting{false};  // whether all fail after the first
+
+void arm(long n, bool on) {
+    failed = false;
+    lasting = on;
+    until_failure = n;
+}
+
+void disarm() {
+    until_failure = -1;
+    lasting = false;
+}
+
+bool fails() {
+    if (lasting.load() && failed.load()) return true;
+    if (until_failure.load() < 0 || until_failure.fetch_sub(1) != 0) return false;
+    failed = true;
+    return true;
+}
 
 void* allocate(std::size_t size) {
-    if (until_failure.load() >= 0 && until_failure.fetch_sub(1) == 0) {
-        failed = true;
-        return nullptr;
-    }
+    if (fails()) return nullptr;
     void* block = std::malloc(size == 0 ? 1 : size);
     if (block != nullptr) ++blocks;
     return block;
@@ -70,12 +87,13 @@ void operator delete[](void* block, std::size_t) noexcept {
 namespace {
 
 [[noreturn]] void die(long n, const char* what, ep_status status) {
-    until_failure = -1;
+    disarm();
     std::fprintf(stderr, "allocation %ld: %s: %s: %s\n", n, what, ep_status_name(status), ep_last_error());
     std::exit(1);
 }
 
 struct Setup {
+    bool on;  // whether all allocations fail after the n-th
     const char* bundle;
     const char* onnxruntime;
     const char* picture;
@@ -148,12 +166,11 @@ void expect(bool held, long n, const char* what, ep_status status) {
 bool ask_round(ep_model* model, const Setup& setup, long n, const char* expected) {
     const long before = blocks;
     char text[256] = "";
-    failed = false;
-    until_failure = n;
+    arm(n, setup.on);
     ep_session* session = nullptr;
     ep_status status = ep_session_new(model, nullptr, &session);
     if (status == EP_OK) status = converse(session, setup, text, sizeof text);
-    until_failure = -1;
+    disarm();
     expect(status == (failed ? EP_ERROR_OUT_OF_MEMORY : EP_OK), n, "conversation", status);
     if (session != nullptr) {
         status = ep_session_reset(session);
@@ -181,10 +198,39 @@ long ask_rounds(const Setup& setup) {
     return n;
 }
 
+// Everything up to the first question, with allocation n failing, and what was opened used without a failure.
+bool open_round(const Setup& setup, long n) {
+    arm(n, setup.on);
+    size_t size = 0;
+    ep_model* model = nullptr;
+    ep_status status = ep_bundle_describe(setup.bundle, nullptr, nullptr, &size);
+    if (status == EP_OK) status = open(setup, &model);
+    expect((status == EP_OK) == (model != nullptr), n, "the model that opening gives", status);
+    if (status == EP_OK) status = ep_model_warmup(model);
+    disarm();
+    expect(status == (failed ? EP_ERROR_OUT_OF_MEMORY : EP_OK), n, "opening", status);
+    if (model != nullptr) {
+        status = ep_model_warmup(model);
+        expect(status == EP_OK, n, "warming up after the failure", status);
+    }
+    ep_model_free(model);
+    return failed;
+}
+
+// The first round that succeeds leaves blocks that live as long as the process: the loaded onnxruntime.
+long open_rounds(const Setup& setup) {
+    long n = 0;
+    while (open_round(setup, n)) ++n;
+    const long before = blocks;
+    for (long again = 0; again < n; again += 7) open_round(setup, again);
+    expect(blocks <= before + 1, n, "leak while opening", EP_OK);
+    return n;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-    if (argc != 4) return 2;
-    const Setup setup{argv[1], argv[2], argv[3]};
-    std::printf("%ld\n", ask_rounds(setup));
+    if (argc != 6) return 2;
+    const Setup setup{std::strcmp(argv[2], "on") == 0, argv[3], argv[4], argv[5]};
+    std::printf("%ld\n", std::strcmp(argv[1], "open") == 0 ? open_rounds(setup) : ask_rounds(setup));
 }

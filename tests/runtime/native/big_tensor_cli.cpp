@@ -10,7 +10,7 @@ int main(int argc, char** argv) {
     using namespace edgeprune;
     if (argc != 2) return 2;
     try {
-        open_ort_backend(argv[1], parse_version("1.17"))->new_tensor(DType::float32, {int64_t{1} << 44});
+        open_ort_backend(argv[1], *read_version("1.17"))->new_tensor(DType::float32, {int64_t{1} << 44});
     } catch (const Error& error) {
         std::printf("%d %s\n", error.status(), error.what());
     }

@@ -4,6 +4,7 @@
 //   {"op": "frame", "width", "height", "stride", "format", "bytes"}     -> RGB pixels; also "chroma" (offset in the
 //       bytes), "chroma_stride", "matrix", "range"; with "spec": preprocessed
 //   {"op": "file", "path"}                                              -> RGB pixels
+//   {"op": "mask", "spec", "width", "height", "rows", "cols"}           -> float32 padding mask
 //   {"op": "preprocess", "spec", "width", "height", "bytes", "repeat"}  -> RGB pixels, then float32 (3,H,W); "ms"
 #include <algorithm>
 #include <chrono>
@@ -16,6 +17,7 @@
 #include "error.h"
 #include "image.h"
 #include "image_frame.h"
+#include "image_placement.h"
 
 namespace {
 
@@ -79,11 +81,18 @@ Reply preprocess(const json& request, const std::string& body) {
     return reply;
 }
 
+Reply mask(const json& request) {
+    const std::vector<float> mask = padding_mask(request["width"], request["height"], parse_preprocess(request["spec"]),
+                                                 request["rows"], request["cols"]);
+    return {json::object(), {reinterpret_cast<const char*>(mask.data()), mask.size() * sizeof(float)}};
+}
+
 Reply answer(const json& request, const std::string& body) {
     try {
         const std::string op = request["op"];
         if (op == "frame") return frame(request, body);
         if (op == "file") return pixels_reply(decode_image_file(request["path"]));
+        if (op == "mask") return mask(request);
         if (op == "preprocess") return preprocess(request, body);
         return {{{"error", "unknown op " + op}, {"status", EP_ERROR_INTERNAL}}, ""};
     } catch (const Error& error) {

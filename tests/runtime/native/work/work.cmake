@@ -2,7 +2,7 @@
 file(GLOB WORK_SOURCES CONFIGURE_DEPENDS
   ${CMAKE_SOURCE_DIR}/runtime/src/tokenizer*.cpp
   ${CMAKE_SOURCE_DIR}/runtime/src/unicode*.cpp
-  ${CMAKE_SOURCE_DIR}/runtime/src/json_depth.cpp
+  ${CMAKE_SOURCE_DIR}/runtime/src/json_document.cpp
   ${CMAKE_SOURCE_DIR}/runtime/src/utf8.cpp)
 add_library(tokenizer_work_objects OBJECT ${WORK_SOURCES})
 target_compile_options(tokenizer_work_objects PRIVATE -fsanitize-coverage=trace-pc)

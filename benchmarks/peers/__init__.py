@@ -1,0 +1,1 @@
+"""edgeprune beside other runtimes, on one checkpoint in one interleaved run: `python -m benchmarks.peers.run`."""

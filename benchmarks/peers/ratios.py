@@ -1,0 +1,60 @@
+"""The ratios that the goals are stated in, from medians; and the work of the vision stage, counted from the maths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+#: name -> (goal, True where the ratio must not be above it)
+GOALS: Final[dict[str, tuple[float, bool]]] = {
+    "ttft_vs_openvino": (0.25, True),
+    "ttft_vs_hf_unpruned": (0.33, True),
+    "ttft_vs_hf_pruned": (0.75, True),
+    "vision_background_vs_without": (0.60, True),
+    "vision_vs_int8_peak": (0.5, False),
+    "decode_vs_openvino": (1.6, False),
+    "decode_2000_vs_100": (1.15, True),
+    "runtime_overhead": (0.01, True),
+    "peak_rss_vs_weights_kv": (1.25, True),
+    "ttft_second_vs_first": (0.35, True),
+}
+
+#: CLIP ViT-L/14-336 up to the feature block, and the 1.4 B shape's projector
+BLOCKS, TOKENS, WIDTH, MLP, PATCH_INPUTS, LANGUAGE = 23, 577, 1024, 4096, 3 * 14 * 14, 2048
+KEPT = 58
+
+
+def vision_flops() -> float:
+    """Multiply-adds as two: patches, whole blocks, the last block for the kept tokens only, the projector for them."""
+    projections = 4 * TOKENS * WIDTH**2
+    attention = 2 * TOKENS**2 * WIDTH
+    mlp = 2 * TOKENS * WIDTH * MLP
+    last = 2 * TOKENS * WIDTH**2 + KEPT * (2 * WIDTH**2 + 2 * TOKENS * WIDTH + 2 * WIDTH * MLP)
+    patches = (TOKENS - 1) * PATCH_INPUTS * WIDTH
+    projector = KEPT * (WIDTH * LANGUAGE + LANGUAGE**2)
+    return 2.0 * (patches + (BLOCKS - 1) * (projections + attention + mlp) + last + projector)
+
+
+def ratios(medians: Mapping[str, float], memory: Mapping[str, float]) -> dict[str, dict[str, float | bool | None]]:
+    """Name -> {"value", "goal", "met"}; value None where the run had no such case."""
+    ttft = medians["edgeprune_ttft"]
+    achieved = vision_flops() / (medians["edgeprune_vision"] * 1e-3)
+    background = medians.get("edgeprune_vision_background")
+    values = {
+        "ttft_vs_openvino": ttft / medians["openvino_ttft"],
+        "ttft_vs_hf_unpruned": ttft / medians["hf_ttft_unpruned"],
+        "ttft_vs_hf_pruned": ttft / medians["hf_ttft_pruned"],
+        "vision_background_vs_without": background and background / medians["edgeprune_vision"],
+        "vision_vs_int8_peak": achieved / (medians["int8_peak_gops"] * 1e9),
+        "decode_vs_openvino": medians["openvino_decode"] / medians["edgeprune_decode_100"],
+        "decode_2000_vs_100": medians["edgeprune_decode_2000"] / medians["edgeprune_decode_100"],
+        "runtime_overhead": medians["edgeprune_outside_graphs"] / ttft,
+        "peak_rss_vs_weights_kv": memory["peak_rss_bytes"] / (memory["weights_bytes"] + memory["kv_bytes"]),
+        "ttft_second_vs_first": medians["edgeprune_ttft_second"] / ttft,
+    }
+    return {name: _judged(value, *GOALS[name]) for name, value in values.items()}
+
+
+def _judged(value: float | None, goal: float, at_most: bool) -> dict[str, float | bool | None]:
+    met = None if value is None else (value <= goal if at_most else value >= goal)
+    return {"value": value, "goal": goal, "met": met}

@@ -1,0 +1,142 @@
+"""The demo benchmark: its splits, the order of its tables, and the figures that it hands on."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pathlib
+import sys
+from typing import Any
+
+import pytest
+
+from edgeprune.measure.dataset import read_jsonl
+
+REPO = pathlib.Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Imports a program of the benchmark as it is run: its own folder first on the path."""
+    monkeypatch.syspath_prepend(str(REPO / "examples" / "demo_benchmark"))
+    monkeypatch.syspath_prepend(str(REPO / "examples" / "demo_model"))
+    before = set(sys.modules)
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if name in (
+            "make_data",
+            "scenes",
+            "backgrounds",
+            "losses",
+            "wording",
+            "photographs",
+            "retention",
+            "retention_table",
+        ):
+            del sys.modules[name]
+
+
+def test_splits_are_read_disjoint_and_repeatable(load: Any, tmp_path: pathlib.Path) -> None:
+    make_data = load("make_data")
+    missing = make_data.scenes.missing_sources()
+    if missing:
+        pytest.skip(missing)
+    found = {split: make_data.write_split(tmp_path, split, 6) for split in make_data.SPLITS}
+    make_data.require_disjoint(found)
+    with pytest.raises(SystemExit, match="val and test share placements"):
+        make_data.require_disjoint({**found, "test": found["val"]})
+    data = read_jsonl(tmp_path / "test.jsonl")
+    assert len(data.by_picture()) == 6
+    assert {item.fields["size"] for item in data.items} <= set(make_data.SIZES)
+    assert {item.fields["category"] for item in data.items} >= {"what", "count", "exist"}
+    make_data.write_split(tmp_path / "again", "test", 6)
+    again = read_jsonl(tmp_path / "again" / "test.jsonl")
+    assert (again.sha256(), again.items[3].answers) == (data.sha256(), data.items[3].answers)
+
+
+def test_photographs_are_balanced_and_read(load: Any, tmp_path: pathlib.Path, monkeypatch: Any) -> None:
+    for module in ("skimage", "sklearn"):
+        pytest.importorskip(module)
+    photographs = load("photographs")
+    monkeypatch.setattr(sys, "argv", ["x", str(tmp_path)])
+    photographs.main()
+    data = read_jsonl(tmp_path / "photographs.jsonl")
+    words = [item.answers[0] for item in data.items if item.metric == "pope"]
+    assert words.count("yes") == words.count("no") == len(data.by_picture()) == 9
+
+
+def report() -> dict[str, Any]:
+    """20 questions: all tokens 18 right, `good` 18, `bad` 0, two seeds of random 10 each; at keep 0.1, K = 26."""
+    right = {"none@1": 18, "good@0.1": 18, "bad@0.1": 0, "random@0.1": 10, "random-seed-1@0.1": 10}
+    cases = []
+    for name, count in right.items():
+        method, _, keep = name.partition("@")
+        part = {"score": count / 20, "items": 20}
+        cases.append({
+            "case": name, "method": method, "keep": float(keep), "kept_tokens": 256 if keep == "1" else 26,
+            "visual_tokens": 256, "score": count / 20, "interval": [0.0, 0.2], "items": 20,
+            "by": {"category": {"what": part}, "size": {"small": part}},
+        })  # fmt: skip
+    spread = {"seeds": 2, "score": 0.5, "interval": [0.5, 0.5]}
+    rows = [
+        {"case": name, "id": f"test-{place:05d}-0", "score": float(place < count), "text": "x"}
+        for name, count in right.items() for place in range(20)
+    ]  # fmt: skip
+    tests = [
+        {"kept_tokens": 26, "first": first, "second": "random", "difference": gap, "p": p}
+        for first, gap, p in (("good", 0.4, 0.001), ("bad", -0.5, 0.03))
+    ]
+    return {
+        "bundle": "b", "onnxruntime": "1.2", "partial": True, "answered": 20, "cases": cases, "tests": tests,
+        "random": [{"keep": 0.1, **spread, "by": {"category": {"what": spread}, "size": {"small": spread}}}],
+        "results": rows,
+        "losses": [{"method": "random", "keep": 0.1, "unpruned": "none@1", "loss": 0.4, "interval": [0.2, 0.6]}],
+    }  # fmt: skip
+
+
+def test_tables_say_what_the_report_says(load: Any) -> None:
+    text = load("wording").page(report(), "raw.json")
+    assert "20 questions about 20 pictures" in text
+    assert "ended before all pictures" in text
+    assert "| `good` |  |  |  | 0.900 + |  |" in text
+    assert "| `bad` |  |  |  | 0.000 - |  |" in text
+    assert "| `random` |  |  |  | 0.500 |  |" in text
+    assert "- keep 0.1, all questions (0.500): bad" in text
+    assert "- keep 0.1, category what (0.500): bad 0.000" in text
+
+
+def test_holm_stops_at_the_first_that_is_not_significant(load: Any) -> None:
+    given = report()
+    given["tests"][0]["p"] = 0.03
+    marks = load("wording").significant(given, {case["case"]: case for case in given["cases"]}, 0.1)
+    assert marks == {}
+
+
+def test_losses_are_those_of_the_report(load: Any) -> None:
+    rows = {row["method"]: row for row in load("losses").retained(report(), "raw.json")["measured"]}
+    assert (rows["random"]["loss"], rows["random"]["score"], rows["random"]["unpruned"]) == (0.4, 0.5, 0.9)
+    assert (rows["random"]["interval"], rows["random"]["questions"]) == ([0.2, 0.6], 20)
+
+
+def test_raw_answers_and_page_are_written(load: Any, tmp_path: pathlib.Path, monkeypatch: Any) -> None:
+    module = load("retention_table")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "edgeprune" / "assets").mkdir(parents=True)
+    (tmp_path / "docs" / "pruning.md").write_text(f"before\n{module.BEGIN}\nSTALE\n{module.END}\nafter\n")
+    (tmp_path / "report.json").write_text(json.dumps(report()))
+    monkeypatch.setattr(sys, "argv", ["x", str(tmp_path / "report.json"), "--root", str(tmp_path)])
+    module.main()
+    page = (tmp_path / "docs" / "pruning.md").read_text()
+    assert page.startswith("before\n")
+    assert page.endswith(f"{module.END}\nafter\n")
+    assert "STALE" not in page
+    [raw] = (tmp_path / "benchmarks" / "results").glob("*.json")
+    content = json.loads(raw.read_text())
+    assert [sum(case["scores"]) for case in content["cases"]] == [18, 18, 0, 10, 10]
+    assert len(content["ids"]) == 20
+
+
+def test_every_method_without_a_question_is_asked(load: Any) -> None:
+    names = load("retention").methods()
+    assert {"none", "fastervlm", "divprune", "stride"} <= set(names)
+    assert names[-1] == "random"
