@@ -91,6 +91,11 @@ def _vispruner(s: Sizes) -> float:
     return s.cosine + (math.ceil(s.n / 8) + 4) * (s.n**2 + 2 * s.sort) + 5 * s.sort
 
 
+def _cdpruner(s: Sizes) -> float:
+    """The question's tokens, a few, are not counted."""
+    return s.cosine + 2.0 * s.n * s.c + 2.0 * s.n**2 + s.k * (2.0 * s.k * s.n + 6.0 * s.n)
+
+
 def _pagerank(s: Sizes) -> float:
     return 5 * (2.0 * s.heads * (s.n + 1) ** 2) + _top_k(s)
 
@@ -165,6 +170,7 @@ WORK: Final[dict[str, Work]] = {
     "flowcut": Work("attention", _flowcut, lambda s: s.heads * _vector(s)),
     "scope": Work("greedy", lambda s: s.cosine + s.n**2 + _gain_steps(s), lambda s: 2 * _matrix(s)),
     "mmtok": Work("greedy", lambda s: s.cosine + 4.0 * s.n**2 + _gain_steps(s), lambda s: 2 * _matrix(s)),
+    "cdpruner": Work("greedy", _cdpruner, lambda s: 2 * _matrix(s) + 4.0 * s.k * s.n),
     "mmtok-vv": Work("greedy", lambda s: s.cosine + 4.0 * s.n**2 + _gain_steps(s), lambda s: 2 * _matrix(s)),
     "background": Work("attention", _top_k, _vector),
 }

@@ -29,14 +29,31 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Keep:
-    """Keep ratios K/N: the default and the bounds of a request."""
+class Auto:
+    """K is the least that holds `mass` of the scores' sum, between two keep ratios."""
 
-    default: float
+    mass: float
     min: float
     max: float
 
     def __post_init__(self) -> None:
+        require(
+            0 < self.mass <= 1 and 0 < self.min <= self.max <= 1, "keep.auto needs 0 < min <= max <= 1, 0 < mass <= 1"
+        )
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Keep ratios K/N: the default and the bounds of a request; `auto`: used where a request names none."""
+
+    default: float
+    min: float
+    max: float
+    auto: Auto | None = None
+
+    def __post_init__(self) -> None:
+        bound = self.auto is None or self.min <= self.auto.min <= self.auto.max <= self.max
+        require(bound, "keep.auto lies outside keep.min to keep.max")
         require(0 < self.min <= self.default <= self.max <= 1, "keep needs 0 < min <= default <= max <= 1")
 
 
@@ -303,7 +320,10 @@ class Manifest:
         require(not missing, f"method {', '.join(sorted(missing))} and graphs.vision do not match")
         for name, method in self.methods.each.items():
             require(method.name == name, f"methods.each.{name} calls itself {method.name!r}")
-            require(graphs.vision[name], f"graphs.vision.{name} has no graph")
+            stages = tuple(graph.stage for graph in graphs.vision[name])
+            fits = stages == ("encode", "select") or (stages == ("vision",) and not method.text)
+            one = "" if method.text else "a graph of the stage vision, or "
+            require(fits, f"graphs.vision.{name} must hold {one}one of the stage encode and one of the stage select")
         for path in [path for graph in graphs for path in (graph.file, *graph.data)] + others:
             require_safe_path(path)
             require(path in self.files or path in more, f"{path} is used but not listed in files")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.errors import DependencyError, UserError
+from edgeprune.keep import AutoKeep, parse_auto
 
 DTYPES = ("fp32", "fp16")
 
@@ -27,6 +28,8 @@ class ExportRecipe:
         prune: pruning methods as asked for, `NAME[:param=value,...]`; the first is the bundle's default.
         keep: default keep ratio K/N, in (0, 1].
         keep_range: smallest and largest keep ratio that a request may ask for.
+        auto_keep: `auto:mass=...,min=...,max=...`: K from each image's scores where a request names no keep ratio;
+            every method with a free K is then written as two graphs.
         static_keep: bake K into the graphs instead of taking it as an input.
         random_weights: build the architecture from its config without weights.
         overrides: (dotted config key, value as text) pairs, for example ("text.num_hidden_layers", "2").
@@ -44,6 +47,7 @@ class ExportRecipe:
     prune: tuple[str, ...] = ("fastervlm",)
     keep: float = 0.1
     keep_range: tuple[float, float] = (0.01, 1.0)
+    auto_keep: str | None = None
     static_keep: bool = False
     random_weights: bool = False
     overrides: tuple[tuple[str, str], ...] = ()
@@ -55,6 +59,7 @@ class ExportRecipe:
         _check_text(self)
         _check_prune(self.prune)
         _check_keep(self.keep, self.keep_range)
+        _check_auto(self)
         _check_overrides(self.overrides)
         if self.letterbox and self.static_keep:
             raise UserError(
@@ -71,6 +76,14 @@ class ExportRecipe:
             "keep_range": list(self.keep_range),
             "overrides": dict(self.overrides),
         }
+
+    @property
+    def auto(self) -> AutoKeep | None:
+        """`auto_keep` with both bounds: those of the keep range where it names none."""
+        if self.auto_keep is None:
+            return None
+        asked = parse_auto(self.auto_keep)
+        return AutoKeep(asked.mass, asked.min or self.keep_range[0], asked.max or self.keep_range[1])
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> ExportRecipe:
@@ -163,6 +176,20 @@ def _check_keep(keep: float, keep_range: tuple[float, float]) -> None:
         raise UserError(f"the keep range {low:g}:{high:g} is empty; write it as smallest:largest.")
     if not low <= keep <= high:
         raise UserError(f"keep {keep:g} is outside the keep range {low:g}:{high:g}; change one of them.")
+
+
+def _check_auto(recipe: ExportRecipe) -> None:
+    _typed(recipe.auto_keep, (str, type(None)), "auto_keep", "written as auto:mass=...,min=...,max=...")
+    auto = recipe.auto
+    if auto is None:
+        return
+    if recipe.static_keep:
+        raise UserError("static_keep bakes one K into the graphs; an automatic keep needs it free.")
+    low, high = recipe.keep_range
+    assert auto.min is not None
+    assert auto.max is not None
+    if not low <= auto.min <= auto.max <= high:
+        raise UserError(f"{auto} is outside the keep range {low:g}:{high:g}; change one of them.")
 
 
 def _check_overrides(overrides: tuple[tuple[str, str], ...]) -> None:

@@ -28,6 +28,7 @@ class StageTimings:
         graph_ms: of ttft_ms, inside the engine's graph runs.
         resize_ms: of preprocess_ms, resize with crop and conversion to RGB.
         decode_graph_ms: of decode_ms, inside graph runs.
+        select_ms: select graphs of methods that are written as two, with the question's embeddings.
     """
 
     decode_image_ms: float
@@ -45,6 +46,7 @@ class StageTimings:
     graph_ms: float
     resize_ms: float
     decode_graph_ms: float
+    select_ms: float = 0.0
 
     @property
     def own_ms(self) -> float:

@@ -43,11 +43,11 @@ def inputs(bundle: Bundle) -> Inputs:
     )
     values = normalise(pixels, manifest.preprocess)
     vision = {method: _vision_feeds(graph, values, manifest.visual_tokens) for method, graph in graphs.items()}
-    default = manifest.methods.default
-    seen = _role_run(bundle, graphs[default], vision[default], "visual_embeds")[0]
     text_ids = np.where(ids == manifest.tokens.image, 0, ids)[None].astype(np.int64)
     embedding = manifest.graphs.embedding
     text = _role_run(bundle, embedding, {_name(embedding, "input_ids"): text_ids}, "inputs_embeds")[0]
+    default = manifest.methods.default
+    seen = _kept(bundle, manifest.graphs.vision[default], vision[default], manifest.visual_tokens, text)
     rows = np.concatenate([text, seen.astype(text.dtype)])
     source = "the golden picture and question" if golden else "seeded noise, since the bundle has no golden tensors"
     return Inputs(source, vision, _decoder_feeds(manifest.graphs.decoder, rows[-manifest.context_length :]))
@@ -71,6 +71,22 @@ def _vision_feeds(graph: Graph, values: Array, visual_tokens: int) -> dict[str, 
     if unknown:
         raise UserError(f"{graph.file} reads {unknown[0]}, which there are no inputs to measure with yet.")
     return {tensor.name: known[tensor.role] for tensor in graph.inputs}
+
+
+def _kept(bundle: Bundle, stages: tuple[Graph, ...], feeds: dict[str, Array], visual_tokens: int, text: Array) -> Array:
+    """(K,D) visual embeddings of one picture; `text` (T,D) stands for the question, for methods that read it."""
+    if len(stages) == 1:
+        whole: Array = _role_run(bundle, stages[0], feeds, "visual_embeds")[0]
+        return whole
+    encode, select = stages
+    names = [tensor.name for tensor in encode.outputs]
+    made = run(bundle.file(encode.file), feeds, names)
+    known = {tensor.role: value for tensor, value in zip(encode.outputs, made, strict=True)}
+    known |= {"keep_slots": np.zeros(visual_tokens, np.float32), "text_embeds": text[None].astype(np.float32)}
+    known["text_mask"] = np.ones((1, len(text)), np.float32)
+    given = {tensor.name: known[tensor.role] for tensor in select.inputs}
+    kept: Array = _role_run(bundle, select, given, "visual_embeds")[0]
+    return kept
 
 
 def _decoder_feeds(graph: Graph, rows: Array) -> dict[str, Array]:

@@ -150,7 +150,8 @@ def _graphs(job: Job, precision: dict[str, str]) -> tuple[dict[str, Any], list[P
         else:
             quantised = graph
         if stage == "vision":
-            written["vision"][name] = (quantised,)
+            # a select graph has at most the projector's products; what it picks by must not lose digits
+            written["vision"][name] = (quantised, *canonical.vision[name][1:])
         else:
             written[stage] = quantised
     return to_json(written), rows, made
@@ -169,13 +170,14 @@ def _quantised(
 ) -> tuple[Graph, ParityRow, dict[str, Any]]:
     """One graph in a precision with the fewest products in fp32 that meet the tolerance; `what`: stage, name, word."""
     stage, name, word = what
-    source, role, scheme = job.bundle.file(graph.file), _ROLES[stage], SCHEMES[word]
+    source, scheme = job.bundle.file(graph.file), SCHEMES[word]
+    role = "tokens" if graph.stage == "encode" else _ROLES[stage]
     output = next(tensor.name for tensor in graph.outputs if tensor.role == role)
     (wanted,) = quantise.run(source, feeds, [output])
-    noise = scheme.noise(source, feeds, job.writer.path)
-    tolerance = TOLERANCES[f"{role}_{word}"]
+    noise, fixed = scheme.noise(source, feeds, job.writer.path), quantise.choosing(source)
+    tolerance = TOLERANCES[f"{_ROLES[stage]}_{word}"]
     for limit in scheme.limits:
-        fp32 = sorted(node for node, value in noise.items() if value > limit)
+        fp32 = sorted(node for node, value in noise.items() if value > limit or node in fixed)
         model = scheme.quantise(source, fp32)
         away = distance(_trial(job, model, source.name, feeds, output), wanted)
         kept = len(noise) - len(fp32)

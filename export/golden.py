@@ -81,9 +81,13 @@ def make(
     """
     ids = tokens.ids(tokens.prompt(QUESTION, 1))
     outputs: dict[str, Any] = {"pixels_rgb": image.pixels, "prompt_ids": np.asarray(ids, np.int64)}
+    question = tokens.plain_ids(QUESTION)
+    if any(method.text for method, _ in methods.values()):
+        outputs["question_ids"] = np.asarray(question, np.int64)
     vision, prompts = {}, {}
     for key, (method, count) in methods.items():
-        seen = vision[key] = reference.vision(image.values, method, capped(method, count, image.padding), image.padding)
+        kept = capped(method, count, image.padding)
+        seen = vision[key] = reference.vision(image.values, method, kept, image.padding, question)
         prompts[key] = splice(reference.embed(ids), ids, tokens.manifest["image"], seen.visual_embeds)
         if not method.stable:
             continue  # another machine's rounding may keep other tokens

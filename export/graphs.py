@@ -75,6 +75,10 @@ class VisionPath:
         return tuple(Run("vision_tower.blocks", a, b - a) for a, b in zip(starts, ends, strict=True))
 
 
+#: a block that waits for the keep set: itself, its input (B,S,C), the same after norm1, its keys
+Waiting = tuple[Block, Tensor, Tensor, Tensor]
+
+
 class VisionGraph(nn.Module):
     """pixel_values (B,3,S,S) float32 [, keep_slots (K,) float32, only its length counts]
     -> visual_embeds (B,K,D), keep_idx (B,K) int64 [, scores (B,N) float32].
@@ -141,6 +145,18 @@ class VisionGraph(nn.Module):
         self, x: Tensor, pixels: Tensor, given: dict[Signal, Tensor], slots: Tensor, pad_mask: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """`encode` from the embeddings (B,S,C) on; `given`: signals that are known already."""
+        tokens, signals, waiting = self.see(x, given)
+        if waiting is not None:
+            keep_idx, scores = self.choose(self.features(signals, None, pixels, pad_mask), slots)
+            return self.kept_rows(*waiting, keep_idx), keep_idx, scores
+        assert tokens is not None
+        features = self.features(signals, tokens, pixels, pad_mask)
+        keep_idx, scores = self.choose(features, slots)
+        return self.method.recycle(tokens, keep_idx, features), keep_idx, scores
+
+    def see(self, x: Tensor, given: dict[Signal, Tensor]) -> tuple[Tensor | None, dict[Signal, Tensor], Waiting | None]:
+        """From the embeddings (B,S,C) -> tokens (B,N,C), projected ones (B,N,D) if `projects_all`, and signals; or,
+        where the last block waits for the keep set, no tokens and what `kept_rows` takes."""
         path = self.path
         signals = {**given, **self.outputs_of(-1, x)}
         tokens = x[:, path.first_token :] if path.feature_block < 0 else None
@@ -153,19 +169,14 @@ class VisionGraph(nn.Module):
                 keys = block.keys(normed)
                 signals.update(self.signals_of(index, block, normed, keys))
                 if last and index == path.feature_block and self.prunes_inside():
-                    keep_idx, scores = self.choose(self.features(signals, None, pixels, pad_mask), slots)
-                    return self.kept_rows(block, x, normed, keys, keep_idx), keep_idx, scores
+                    return None, signals, (block, x, normed, keys)
                 if last and not path.whole_last_block:
                     break
                 x = block.finish(x, normed, keys, block.values(normed))
                 signals.update(self.outputs_of(index, x))
             tokens = x[:, path.first_token :] if index == path.feature_block else tokens
         assert tokens is not None
-        if self.projects_all():
-            tokens = self.multi_modal_projector(tokens)
-        features = self.features(signals, tokens, pixels, pad_mask)
-        keep_idx, scores = self.choose(features, slots)
-        return self.method.recycle(tokens, keep_idx, features), keep_idx, scores
+        return self.multi_modal_projector(tokens) if self.projects_all() else tokens, signals, None
 
     def thin_through(self, method: InEncoder, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """-> tokens (B,K,C) and keep_idx (B,K) of a method that prunes in the blocks."""

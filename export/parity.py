@@ -12,7 +12,6 @@ from edgeprune.errors import CheckFailed, DependencyError
 from edgeprune.export.golden import Golden
 from edgeprune.export.models.base import ModelFamily
 from edgeprune.export.reference import Reference, VisionReference
-from edgeprune.export.writer import vision_file
 from edgeprune.pruning.base import PruningMethod
 from edgeprune.tolerances import TOLERANCES
 
@@ -27,6 +26,7 @@ def check(
     golden: Golden,
     reference: Reference,
     methods: dict[str, tuple[PruningMethod, int]],
+    files: dict[str, list[str]],
     default: str,
     dtype: str,
 ) -> list[Row]:
@@ -34,6 +34,7 @@ def check(
 
     Args:
         folder: onnx/ of the bundle being written.
+        files: key -> the method's vision graphs, in the order in which they run.
         methods: key -> method and its K. default: key whose prompt the decoder is run on.
 
     Raises:
@@ -42,7 +43,13 @@ def check(
     suffix = "" if dtype == "fp32" else f"_{dtype}"
     rows: list[Row] = []
     for key, (method, _) in methods.items():
-        rows += _vision(folder / vision_file(key), f"vision/{key}", golden, key, method, suffix)
+        expected, last = golden.vision[key], files[key][-1]
+        # torch's values first: a greedy graph that meets NaN may fail in a node that says nothing about it
+        require_finite(key, last, _known(scores=expected.scores, visual_embeds=expected.visual_embeds))
+        feeds = vision_feeds(golden, reference, method, len(expected.keep_idx))
+        made = run_vision([folder / name for name in files[key]], feeds)
+        require_finite(key, last, _known(scores=made.get("scores"), visual_embeds=made["visual_embeds"]))
+        rows += _vision(made, f"vision/{key}", expected, method, suffix)
     rows.append(_embedding(folder / "embedding.onnx", golden, reference, suffix))
     rows += _decoder(folder / "decoder.onnx", golden, reference, default, suffix)
     failed = [row for row in rows if not row["passed"]]
@@ -101,18 +108,31 @@ def relative(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(found - expected).max() / max(float(np.abs(expected).max()), 1e-30))
 
 
-def _vision(path: Path, stage: str, golden: Golden, key: str, method: PruningMethod, suffix: str) -> list[Row]:
-    expected = golden.vision[key]
-    # torch's values first: a greedy graph that meets NaN may fail in a node that says nothing about it
-    require_finite(key, path.name, _known(scores=expected.scores, visual_embeds=expected.visual_embeds))
-    running = session(path)
-    known = {"pixel_values": golden.seen.values, "keep_slots": np.zeros(len(expected.keep_idx), np.float32)}
+def vision_feeds(golden: Golden, reference: Reference, method: PruningMethod, count: int) -> dict[str, np.ndarray]:
+    """Role -> input of the vision graphs, for the golden picture and question."""
+    feeds = {"pixel_values": golden.seen.values, "keep_slots": np.zeros(count, np.float32)}
     if golden.seen.padding is not None:
-        known["pad_mask"] = golden.seen.padding[None]
-    feeds = {item.name: known[item.name] for item in running.get_inputs()}
-    names = [item.name for item in running.get_outputs()]
-    made = dict(zip(names, running.run(None, feeds), strict=True))
-    require_finite(key, path.name, _known(scores=made.get("scores"), visual_embeds=made["visual_embeds"]))
+        feeds["pad_mask"] = golden.seen.padding[None]
+    if method.text:
+        embeds = reference.embed(golden.outputs["question_ids"].tolist())[None]
+        feeds |= {"text_embeds": embeds, "text_mask": np.ones(embeds.shape[:2], np.float32)}
+    return feeds
+
+
+def run_vision(paths: list[Path], feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Outputs of a method's vision graphs, each reading what the ones before it made."""
+    known = dict(feeds)
+    for path in paths:
+        running = session(path)
+        names = [item.name for item in running.get_outputs()]
+        wanted = {item.name: known[item.name] for item in running.get_inputs()}
+        known |= dict(zip(names, running.run(None, wanted), strict=True))
+    return known
+
+
+def _vision(
+    made: dict[str, np.ndarray], stage: str, expected: VisionReference, method: PruningMethod, suffix: str
+) -> list[Row]:
     index = made["keep_idx"][0]
     rows = [
         _row(

@@ -6,6 +6,7 @@ Public: `export(recipe, output)` and `plan(recipe)`.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import platform
 import re
 import tempfile
@@ -223,7 +224,8 @@ def prepare(recipe: ExportRecipe, scratch: Path | None) -> Job:
 
 
 def _graph_set(recipe: ExportRecipe, family: ModelFamily, methods: dict[str, tuple[PruningMethod, int]]) -> GraphSet:
-    return GraphSet(family, methods, static_keep=recipe.static_keep, dtype=DTYPES[recipe.dtype])
+    dtype, adaptive = DTYPES[recipe.dtype], recipe.auto is not None
+    return GraphSet(family, methods, static_keep=recipe.static_keep, dtype=dtype, adaptive=adaptive)
 
 
 def _calibrated(job: Job, report: Progress) -> Job:
@@ -263,6 +265,10 @@ def _parsed(recipe: ExportRecipe) -> dict[str, PruningMethod]:
 def _count(method: PruningMethod, family: ModelFamily, recipe: ExportRecipe) -> int:
     """K at the default keep ratio; N where the method keeps everything."""
     path = family.path(method)
+    if recipe.auto is not None and not method.has_mass and method.where != "nowhere":
+        raise PruningError(
+            f"{method.name} has no scores whose mass could choose K; export it with a number instead of --keep auto"
+        )
     total = family.visual_tokens
     count = total if method.where == "nowhere" else keep_count(total, recipe.keep)
     method.check_k(count, total)
@@ -298,7 +304,8 @@ def _check(job: Job, folder: Path, tokens: Tokens, source: WeightSource) -> list
     seen = golden_files.Seen(image, pixels, normalise(pixels, job.preprocess), padding)
     made = golden_files.make(reference, job.methods, tokens, job.recipe.keep, seen)
     made.write(folder / "golden")
-    return parity.check(folder / "onnx", made, reference, job.methods, job.default, job.recipe.dtype)
+    files = {key: job.graphs.vision_files(key) for key in job.methods}
+    return parity.check(folder / "onnx", made, reference, job.methods, files, job.default, job.recipe.dtype)
 
 
 def _manifest(
@@ -319,7 +326,7 @@ def _manifest(
         "notes": [*tokens.notes, *job.notes, *_unstable(job.methods), *_about_background(job)],
         "visual_tokens": family.visual_tokens,
         "grid": list(family.grid),
-        "keep": {"default": recipe.keep, "min": recipe.keep_range[0], "max": job.max_keep},
+        "keep": _keep(recipe, job.max_keep),
         "methods": {
             "default": job.default,
             "each": {key: _method(key, method, job) for key, (method, _) in job.methods.items()},
@@ -341,6 +348,11 @@ def _manifest(
             **{package: metadata.version(package) for package in _PACKAGES},
         },
     }
+
+
+def _keep(recipe: ExportRecipe, most: float) -> dict[str, Any]:
+    bounds = {"default": recipe.keep, "min": recipe.keep_range[0], "max": most}
+    return bounds if recipe.auto is None else {**bounds, "auto": dataclasses.asdict(recipe.auto)}
 
 
 def _unstable(methods: dict[str, tuple[PruningMethod, int]]) -> list[str]:

@@ -87,15 +87,21 @@ class Reference:
 
     @torch.inference_mode()
     def vision(
-        self, pixels: np.ndarray, method: PruningMethod, keep: int, padding: np.ndarray | None = None
+        self,
+        pixels: np.ndarray,
+        method: PruningMethod,
+        keep: int,
+        padding: np.ndarray | None = None,
+        question: list[int] | None = None,
     ) -> VisionReference:
-        """`pixels` (1,3,S,S) float32; `padding` (N,) float32, 1 where a patch is padding."""
+        """`pixels` (1,3,S,S) float32; `padding` (N,) float32, 1 where a patch is padding; `question`: ids of its text,
+        for methods that read it."""
         if isinstance(method, InEncoder):
             return self._thinned(pixels, method, keep)
         values, stage = torch.from_numpy(pixels), method.stage(self.family.visual_tokens)
         logits = self.foreground.logits(values) if FOREGROUND in method.needs else None
         if stage is None:
-            return self._chosen(values, method, keep, logits, padding)
+            return self._chosen(values, method, keep, logits, padding, question=question)
         assert logits is not None
         last = logits[0].numpy() if padding is None else np.where(padding > 0.5, -np.inf, logits[0].numpy())
         places = highest(last, keep if stage.kept is None else stage.kept)
@@ -111,6 +117,7 @@ class Reference:
         logits: Tensor | None,
         padding: np.ndarray | None,
         places: Tensor | None = None,
+        question: list[int] | None = None,
     ) -> VisionReference:
         """What a method behind the encoder makes of the picture, or of its patches at `places`, in whose numbering the
         result is. `logits`, `padding`: of those patches."""
@@ -127,7 +134,8 @@ class Reference:
         projected = projector(tokens)
         read = projected if method.where == "after_projector" else tokens
         pad_mask = None if padding is None else torch.from_numpy(padding)[None] > 0.5
-        features = VisualFeatures(read, signals, self.family.grid, constants, batch=tokens, pad_mask=pad_mask)
+        text = self._text(method, question)
+        features = VisualFeatures(read, signals, self.family.grid, constants, tokens, pad_mask, *text)
         scores = method.signal(features)
         keep_idx = method.select(scores, torch.zeros(keep), features)
         seen = None if scores is None else scores[0].float().numpy().copy()
@@ -153,6 +161,13 @@ class Reference:
             hidden = run.out.hidden_states[block + 1][:, first_token:]
             return sensitivity(self.model.model.multi_modal_projector, hidden, signal)
         return visual_part(run.signal(signal.kind, block), signal.kind, first_token)
+
+    def _text(self, method: PruningMethod, question: list[int] | None) -> tuple[Tensor | None, Tensor | None]:
+        """text_embeds (1,M,D) and text_mask (1,M) for methods that read the question."""
+        if not method.text:
+            return None, None
+        assert question is not None
+        return torch.from_numpy(self.embed(question))[None], torch.ones(1, len(question))
 
     def _thinned(self, pixels: np.ndarray, method: InEncoder, keep: int) -> VisionReference:
         """A method that prunes inside the encoder. What it keeps decides what later blocks compute, so other indices

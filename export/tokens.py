@@ -39,11 +39,12 @@ class Tokens:
         return "".join(_assemble(self.segments, self.manifest["image_marker"], question, images))
 
     def ids(self, text: str) -> list[int]:
-        return [
-            *self.manifest["prefix"],
-            *self.tokenizer(text, add_special_tokens=False).input_ids,
-            *self.manifest["suffix"],
-        ]
+        """With what the tokenizer puts around a text."""
+        return [*self.manifest["prefix"], *self.plain_ids(text), *self.manifest["suffix"]]
+
+    def plain_ids(self, text: str) -> list[int]:
+        """Of the text alone."""
+        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
 
 
 def read_tokens(checkpoint: Checkpoint, template: tuple[str, str, str]) -> Tokens:

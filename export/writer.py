@@ -13,7 +13,7 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from edgeprune.errors import PruningError
+from edgeprune.export.encode_select import EncodeGraph, SelectGraph, interfaces
 from edgeprune.export.graphs import VisionGraph
 from edgeprune.export.models.base import ModelFamily
 from edgeprune.export.passes.attach import attach
@@ -24,12 +24,7 @@ from edgeprune.pruning.base import PruningMethod
 DTYPES: Final = {"fp32": torch.float32, "fp16": torch.float16}
 
 #: sizes of free dimensions while tracing: all different, none 0 or 1
-_EXAMPLE: Final = {"B": 2, "T": 4, "S": 7, "P0": 3, "L": 5, "K": 3}
-
-
-def vision_file(key: str) -> str:
-    """File of a method's vision graph; a path in a bundle is spelled with letters, digits, dot and dash."""
-    return f"vision-{re.sub('[^A-Za-z0-9.-]', '-', key)}.onnx"
+_EXAMPLE: Final = {"B": 2, "T": 4, "S": 7, "P0": 3, "L": 5, "K": 3, "M": 6}
 
 
 @dataclass(frozen=True)
@@ -56,24 +51,31 @@ class GraphSet:
         *,
         static_keep: bool,
         dtype: torch.dtype,
+        adaptive: bool = False,
     ) -> None:
-        question = next((method for method, _ in methods.values() if method.text), None)
-        if question is not None:
-            raise PruningError(
-                f"{question.name} reads the question, which exported graphs do not take yet; "
-                f"the nearest that fits is {question.nearest[0]}"
-            )
+        """`adaptive`: K can be chosen from the scores, so every method with a free K is written as two graphs."""
         self.family, self.methods, self.dtype = family, methods, dtype
-        self._static = static_keep
+        self._static, self._adaptive = static_keep, adaptive
 
     def static_keep(self, key: str) -> int | None:
         """K where it is baked into the graph of a method."""
         method, count = self.methods[key]
         return count if self._static or not method.dynamic_keep else None
 
+    def staged(self, key: str) -> bool:
+        """A method's vision part is two graphs, encode and select."""
+        return self.methods[key][0].text or (self._adaptive and self.static_keep(key) is None)
+
+    def vision_files(self, key: str) -> list[str]:
+        """Files of a method's vision part, in the order in which they run. A path in a bundle is spelled with letters,
+        digits, dot and dash."""
+        ends = ("-encode", "-select") if self.staged(key) else ("",)
+        return [f"vision-{re.sub('[^A-Za-z0-9.-]', '-', key)}{end}.onnx" for end in ends]
+
     @property
     def files(self) -> list[str]:
-        return [*(vision_file(key) for key in self.methods), "embedding.onnx", "decoder.onnx"]
+        vision = [file for key in self.methods for file in self.vision_files(key)]
+        return [*vision, "embedding.onnx", "decoder.onnx"]
 
     @cached_property
     def data(self) -> dict[str, list[Parameter]]:
@@ -119,23 +121,23 @@ class GraphSet:
             made[part.file] = self._write_graph(folder, part)
         self._write_data(folder, source, report)
         return {
-            "vision": {key: [made[vision_file(key)]] for key in self.methods},
+            "vision": {key: [made[file] for file in self.vision_files(key)] for key in self.methods},
             "embedding": made["embedding.onnx"],
             "decoder": {**made["decoder.onnx"], "kv": self._kv()},
         }
 
-    def write_vision(self, folder: Path, source: WeightSource) -> dict[str, str]:
-        """The vision graphs and their data file alone. Returns method key -> file, in `folder`."""
+    def write_vision(self, folder: Path, source: WeightSource) -> dict[str, list[str]]:
+        """The vision graphs and their data file alone. Returns method key -> files, in `folder`."""
         folder.mkdir()
-        parts = {key: self._vision_part(key) for key in self.methods}
-        for part in parts.values():
-            self._write_graph(folder, part)
+        for key in self.methods:
+            for part in self._vision_parts(key):
+                self._write_graph(folder, part)
         write_data(folder / "vision.data", self.data["vision.data"], self.slots, source, lambda _: None)
-        return {key: part.file for key, part in parts.items()}
+        return {key: self.vision_files(key) for key in self.methods}
 
     def _parts(self) -> list[Part]:
         return [
-            *(self._vision_part(key) for key in self.methods),
+            *(part for key in self.methods for part in self._vision_parts(key)),
             Part(
                 "embedding",
                 "embedding.onnx",
@@ -150,17 +152,26 @@ class GraphSet:
             ),
         ]
 
-    def _vision_part(self, key: str) -> Part:
+    def _vision_parts(self, key: str) -> list[Part]:
         method, static = self.methods[key][0], self.static_keep(key)
-        return Part(
-            "vision",
-            vision_file(key),
-            self.family.vision_interface(method, static, self.dtype),
-            lambda: self.family.vision(method, static, self.dtype, whole=False),
-        )
+        whole = self.family.vision_interface(method, static, self.dtype)
+        files = self.vision_files(key)
+
+        def graph() -> VisionGraph:
+            return self.family.vision(method, static, self.dtype, whole=False)
+
+        if not self.staged(key):
+            return [Part("vision", files[0], whole, graph)]
+        encode, select = interfaces(graph(), whole, str(self.dtype).removeprefix("torch."))
+        return [
+            Part("encode", files[0], encode, lambda: EncodeGraph(graph())),
+            Part("select", files[1], select, lambda: SelectGraph(graph())),
+        ]
 
     def _write_graph(self, folder: Path, part: Part) -> dict[str, Any]:
-        model = trace(part.module(), example(part.interface), part.interface, self.family.canonical)
+        values = example(part.interface)
+        given = (list(values),) if part.stage == "select" else values
+        model = trace(part.module(), given, part.interface, self.family.canonical)
         data = attach(model, self.slots, folder)
         proto = ir.to_proto(model)
         (folder / part.file).write_bytes(proto.SerializeToString(deterministic=True))

@@ -68,7 +68,14 @@ class Frame(ctypes.Structure):
 
 
 class ImageOptions(ctypes.Structure):
-    _fields_ = (("struct_size", c_size_t), ("keep", c_double), ("method", c_char_p))
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("keep", c_double),
+        ("method", c_char_p),
+        ("auto_mass", c_double),
+        ("auto_min", c_double),
+        ("auto_max", c_double),
+    )
 
 
 class KeptTokens(ctypes.Structure):
@@ -87,6 +94,9 @@ class KeptTokens(ctypes.Structure):
         ("method", c_char_p),
         ("keep", c_double),
         ("pad_mask", POINTER(c_float)),
+        ("auto_mass", c_double),
+        ("auto_min", c_double),
+        ("auto_max", c_double),
     )
 
 
@@ -172,6 +182,7 @@ class Stats(ctypes.Structure):
         ("graph_ms", c_double),
         ("resize_ms", c_double),
         ("decode_graph_ms", c_double),
+        ("select_ms", c_double),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune.keep import AutoKeep
 from edgeprune.runtime import _abi
 from edgeprune.timings import StageTimings
 
@@ -27,8 +28,9 @@ class KeptTokens:
         applied: K < N.
         reason: why not, when `applied` is false; why K is below the ratio asked for; "" otherwise.
         method: the pruning method.
-        keep: the keep ratio that was asked for.
+        keep: the keep ratio that was asked for; K/N where K was chosen from the scores.
         pad_mask: (N,) bool, True where the patch is letter-box padding; None when the bundle does not letter-box.
+        auto_keep: how K was chosen from the scores, None where a ratio was asked for.
     """
 
     image: int
@@ -45,6 +47,7 @@ class KeptTokens:
     method: str
     keep: float
     pad_mask: np.ndarray[Any, np.dtype[np.bool_]] | None = None
+    auto_keep: AutoKeep | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +95,7 @@ def copy_kept(image: int, raw: _abi.KeptTokens) -> KeptTokens:
         method=raw.method.decode(),
         keep=raw.keep,
         pad_mask=np.ctypeslib.as_array(raw.pad_mask, (raw.visual_tokens,)) > 0 if raw.pad_mask else None,
+        auto_keep=AutoKeep(raw.auto_mass, raw.auto_min, raw.auto_max) if raw.auto_mass else None,
     )
 
 

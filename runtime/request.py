@@ -6,9 +6,10 @@ import ctypes
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from edgeprune.errors import UserError
+from edgeprune.keep import AutoKeep, parse_auto
 from edgeprune.runtime import _abi
 from edgeprune.runtime.answers import initialised
 
@@ -33,6 +34,21 @@ def path_bytes(path: str | os.PathLike[str]) -> bytes:
     if b"\0" in encoded:
         raise UserError("a path must not contain a zero character.")
     return encoded
+
+
+#: a keep ratio, an automatic keep or its text, or None for the bundle's default
+Keep: TypeAlias = "float | str | AutoKeep | None"
+
+
+def keep_fields(keep: Keep) -> dict[str, float]:
+    """The fields of ep_image_options that say how many tokens are kept."""
+    if isinstance(keep, str):
+        keep = parse_auto(keep)
+    if isinstance(keep, AutoKeep):
+        return {"auto_mass": keep.mass, "auto_min": keep.min or 0.0, "auto_max": keep.max or 0.0}
+    if keep is not None and not 0 < keep <= 1:
+        raise UserError(f"keep is {keep}, but must be above 0 and at most 1.")
+    return {"keep": 0.0 if keep is None else float(keep)}
 
 
 @dataclass(frozen=True)

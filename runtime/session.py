@@ -30,7 +30,7 @@ from edgeprune.runtime.frames import ArrayLike, Frame, Picture, to_frame
 from edgeprune.runtime.library import Handle, Library
 from edgeprune.runtime.library import load as load_library
 from edgeprune.runtime.opening import Resources, describe_bundle
-from edgeprune.runtime.request import Request, path_bytes, utf8
+from edgeprune.runtime.request import Keep, Request, keep_fields, path_bytes, utf8
 from edgeprune.runtime.scoring import ChoiceScore, Scores, Scoring
 from edgeprune.runtime.worker import Stream, interruptible
 from edgeprune.timings import StageTimings
@@ -55,13 +55,14 @@ class Session(Scoring):
         self._stream: weakref.ref[Stream] | None = None
         self._images: list[int] = []
 
-    def add_image(self, picture: Picture, *, keep: float | None = None, method: str | None = None) -> int:
+    def add_image(self, picture: Picture, *, keep: Keep = None, method: str | None = None) -> int:
         """Preprocesses, encodes and prunes one picture now.
 
         Args:
             picture: a JPEG or PNG file, (H,W,3) RGB, (H,W,4) RGBA or (H,W) grey uint8, a Pillow image,
                 or a `Frame` (BGR, NV12, YUYV, rows apart).
-            keep: keep ratio K/N; None: the bundle's default.
+            keep: keep ratio K/N; `AutoKeep` or its text, "auto:mass=0.9,min=0.05,max=0.5": the least K that holds this
+                share of the scores' sum, for bundles exported so; None: the bundle's default.
             method: one of the bundle's pruning methods; None: its default.
 
         Returns:
@@ -70,10 +71,8 @@ class Session(Scoring):
         Raises:
             NativeError: not an image, or a keep or method that the bundle does not serve.
         """
-        ratio = 0.0 if keep is None else float(keep)
-        if keep is not None and not 0 < ratio <= 1:
-            raise UserError(f"keep is {keep}, but must be above 0 and at most 1.")
-        options = initialised(_abi.ImageOptions, keep=ratio, method=None if method is None else utf8(method, "method"))
+        name = None if method is None else utf8(method, "method")
+        options = initialised(_abi.ImageOptions, method=name, **keep_fields(keep))
         image = ctypes.c_int32()
         tail = (ctypes.byref(options), ctypes.byref(image))
         if isinstance(picture, str | os.PathLike):
@@ -296,7 +295,7 @@ class Model:
         pictures: Pictures,
         question: str,
         *,
-        keep: float | None = None,
+        keep: Keep = None,
         method: str | None = None,
         **options: Any,
     ) -> Answer:
@@ -316,7 +315,7 @@ class Model:
         pictures: Pictures,
         question: str,
         *,
-        keep: float | None = None,
+        keep: Keep = None,
         method: str | None = None,
         **options: Any,
     ) -> Generator[str, None, Answer]:
@@ -326,7 +325,7 @@ class Model:
             yield from pieces
             return pieces.answer
 
-    def _session_with(self, pictures: Pictures, keep: float | None, method: str | None) -> Session:
+    def _session_with(self, pictures: Pictures, keep: Keep, method: str | None) -> Session:
         if pictures is None:
             several: Sequence[Picture] = ()
         else:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
 from edgeprune.errors import UserError
+from edgeprune.keep import AutoKeep, parse_auto
 from edgeprune.recipe import parse_ratio
 
 _T = TypeVar("_T")
@@ -46,8 +47,13 @@ def value(read: Callable[[str], _T]) -> Callable[[str], _T]:
 def keep(text: str) -> float:
     """A keep ratio; the automatic form is refused by name."""
     if text.startswith("auto"):
-        raise UserError("an automatic keep ratio is not available yet; give a number above 0 and at most 1.")
+        raise UserError("an automatic keep has no place here; give numbers above 0 and at most 1.")
     return parse_ratio(text)
+
+
+def keep_or_auto(text: str) -> float | AutoKeep:
+    """A keep ratio, or auto:mass=...,min=...,max=..."""
+    return parse_auto(text) if text.startswith("auto") else parse_ratio(text)
 
 
 def keeps(text: str) -> list[float]:

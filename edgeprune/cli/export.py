@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeprune.cli.arguments import keep, keep_range, setting, value
+from edgeprune.cli.arguments import keep_or_auto, keep_range, setting, value
 from edgeprune.cli.output import mib, needs_extra
 from edgeprune.errors import UserError
+from edgeprune.keep import AutoKeep
 from edgeprune.recipe import DTYPES, ExportRecipe
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", required=True, metavar="ALIAS|DIR|HUB_ID", help="see `edgeprune list models`")
     add("--revision", metavar="R", help="branch, tag or commit of a hub id")
-    add("--keep", required=True, type=value(keep), metavar="R", help="default keep ratio K/N, above 0 and at most 1")
+    add("--keep", required=True, type=value(keep_or_auto), metavar="R",
+        help="default keep ratio K/N, or auto:mass=M,min=R,max=R: K from each picture's scores")  # fmt: skip
     add("--keep-range", type=value(keep_range), metavar="LOW:HIGH", help="what a request may ask for (0.01:1.0)")
     add("--static-keep", action="store_true", help="bake K into the graphs; a request cannot change it")
     add(
@@ -72,14 +74,20 @@ def recipe_from(args: argparse.Namespace) -> ExportRecipe:
     """The recipe a command line asks for."""
     if args.static_keep and args.keep_range is not None:
         raise UserError("--static-keep bakes one keep ratio into the graphs; leave out --keep-range.")
-    bounds = (args.keep, args.keep) if args.static_keep else args.keep_range or DEFAULT_RANGE
-    if args.keep_range is None and args.keep < bounds[0]:
-        bounds = (args.keep, bounds[1])
+    auto = args.keep if isinstance(args.keep, AutoKeep) else None
+    if auto and args.static_keep:
+        raise UserError("--static-keep bakes one K into the graphs; leave it out for an automatic keep.")
+    low, high = args.keep_range or DEFAULT_RANGE
+    # where K is not chosen from the scores, an automatic bundle keeps as many as it may at most
+    keep = args.keep if auto is None else auto.max or high
+    least = keep if auto is None else auto.min or low
+    bounds = (keep, keep) if args.static_keep else (low, high) if args.keep_range else (min(low, least), high)
     return ExportRecipe(
         model=args.model,
         revision=args.revision,
         prune=tuple(args.prune or ("fastervlm",)),
-        keep=args.keep,
+        keep=keep,
+        auto_keep=None if auto is None else str(auto),
         keep_range=bounds,
         static_keep=args.static_keep,
         random_weights=args.random_weights,
@@ -94,7 +102,8 @@ def default_name(recipe: ExportRecipe) -> str:
     """`llava15-keep0.1.bundle`: the alias, or the last part of a directory or hub id."""
     path = Path(recipe.model)
     name = path.resolve().name if path.is_dir() else recipe.model.rstrip("/").rpartition("/")[2]
-    return f"{name or 'model'}-keep{recipe.keep:g}.bundle"
+    keep = f"{recipe.keep:g}" if recipe.auto is None else f"auto{recipe.auto.mass:g}"
+    return f"{name or 'model'}-keep{keep}.bundle"
 
 
 def plan_text(plan: ExportPlan, recipe: ExportRecipe, output: Path) -> str:

@@ -11,7 +11,17 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeprune.cli.arguments import add_json, add_no_verify, choices, keep, number, positive, question, seed, value
+from edgeprune.cli.arguments import (
+    add_json,
+    add_no_verify,
+    choices,
+    keep_or_auto,
+    number,
+    positive,
+    question,
+    seed,
+    value,
+)
 from edgeprune.cli.output import write_json
 from edgeprune.errors import UserError
 
@@ -24,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("bundle", type=Path, metavar="BUNDLE")
     add("--image", nargs="+", action="extend", default=[], metavar="F", help="JPEG or PNG files, in the prompt's order")
     add("--prompt", required=True, type=value(question), metavar="Q", help="the question")
-    add("--keep", type=value(keep), metavar="R", help="keep ratio K/N (the bundle's default)")
+    add(
+        "--keep", type=value(keep_or_auto), metavar="R", help="keep ratio K/N, or auto:mass=M,min=R,max=R (the default)"
+    )
     add("--prune", metavar="NAME", help="pruning method, one of the bundle's (its default)")
     add("--variant", metavar="V", help="a built variant (the bundle's own graphs)")
     add("--max-new-tokens", type=value(positive), metavar="N", help="most tokens to generate (128)")
@@ -147,6 +159,7 @@ def image_report(file: str, tokens: KeptTokens) -> dict[str, Any]:
         "height": tokens.height_px,
         "method": tokens.method,
         "keep": tokens.keep,
+        "auto_keep": None if tokens.auto_keep is None else str(tokens.auto_keep),
         "kept_tokens": tokens.kept,
         "visual_tokens": tokens.visual_tokens,
         "keep_idx": [int(index) for index in tokens.keep_idx],
@@ -163,7 +176,8 @@ def summary(report: dict[str, Any]) -> str:
         state = "applied" if entry["applied"] else "not applied"
         state += f": {entry['reason']}" if entry["reason"] else ""
         count = f"K/N = {entry['kept_tokens']}/{entry['visual_tokens']} visual tokens kept"
-        lines.append(f"{entry['file']}: {count}, {entry['method']}, keep {entry['keep']:g}, {state}")
+        keep = f"keep {entry['keep']:g}" + (f" by {entry['auto_keep']}" if entry["auto_keep"] else "")
+        lines.append(f"{entry['file']}: {count}, {entry['method']}, {keep}, {state}")
     times = report["timings_ms"]
     stages = [f"{name.removesuffix('_ms')} {time:.1f} ms" for name, time in times.items()]
     lines += [f"prompt tokens {report['prompt_tokens']}, kv tokens {report['kv_tokens']}, {report['finish_reason']}"]

@@ -1,6 +1,7 @@
 """Draw the kept patches over a picture: dropped ones dimmed, kept ones clear.
 
-Several methods, `--prune a,b`, are drawn side by side, with `--scores` above heat maps of their scores. Needs Pillow.
+Several methods, `--prune a,b`, are drawn side by side, with `--scores` above heat maps of their scores. Methods that
+read the question need `--prompt`. Needs Pillow.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeprune.cli.arguments import add_no_verify, keep, names, value
+from edgeprune.cli.arguments import add_no_verify, keep_or_auto, names, question, value
 from edgeprune.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,7 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("bundle", type=Path, metavar="BUNDLE")
     add("--image", required=True, metavar="F", help="a JPEG or PNG file")
     add("--prune", type=value(names), default=[None], metavar="NAME,...", help="pruning methods (the bundle's default)")
-    add("--keep", type=value(keep), metavar="R", help="keep ratio K/N (the bundle's default)")
+    add(
+        "--keep", type=value(keep_or_auto), metavar="R", help="keep ratio K/N, or auto:mass=M,min=R,max=R (the default)"
+    )
+    add("--prompt", type=value(question), metavar="Q", help="the question, for methods that read it")
     add("--scores", action="store_true", help="draw the scores of every patch, too, as a heat map below")
     add("-o", "--output", type=Path, default=Path("overlay.png"), metavar="FILE", help="PNG or JPEG (overlay.png)")
     add_no_verify(parser)
@@ -48,5 +52,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _kept(model: Model, args: argparse.Namespace, method: str | None) -> KeptTokens:
+    methods = model.bundle.manifest.methods
+    known = methods.each.get(method or methods.default)
+    reads_question = known is not None and known.text
+    if reads_question and not args.prompt:
+        raise UserError(f"{method or methods.default} keeps tokens by the question: give one with --prompt.")
     with model.new_session() as session:
-        return session.kept_tokens(session.add_image(args.image, keep=args.keep, method=method))
+        image = session.add_image(args.image, keep=args.keep, method=method)
+        if reads_question:
+            session.generate(args.prompt, max_new_tokens=1)
+        return session.kept_tokens(image)

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from edgeprune.bundle import MANIFEST, Bundle
 from edgeprune.errors import UserError
@@ -98,9 +99,15 @@ class _Runner:
         with self._model.new_session() as session:
             embeds, kept, total = "", 0, 0
             if picture and case.method is not None:
-                embeds, kept, total = _encode(session, case, items[0])
+                asked = prompt(items[0], self._suffix) if self._reads_question(case) else None
+                embeds, kept, total = _encode(session, case, items[0], asked)
             answers = tuple(self._answer(session, embeds, item) for item in items)
         return Block(case.name, picture, embeds, kept, total, answers)
+
+    def _reads_question(self, case: Case) -> bool:
+        methods = self._model.bundle.manifest.methods
+        known = methods.each.get(case.method or methods.default)
+        return known is not None and known.text
 
     def _key(self, embeds: str, item: Item) -> tuple[str, str, tuple[str, ...]]:
         return embeds, prompt(item, self._suffix), item.choices if item.metric == "likelihood" else ()
@@ -115,12 +122,21 @@ class _Runner:
         return Asked(item.id, said.text, read, metric.worth(read, item), said.finish_reason, said.log_probabilities)
 
 
-def _encode(session: Session, case: Case, item: Item) -> tuple[str, int, int]:
-    """(SHA-256 of the embeddings that the decoder reads, K, N)."""
+def _encode(session: Session, case: Case, item: Item, asked: str | None) -> tuple[str, int, int]:
+    """(SHA-256 of the embeddings that the decoder reads, K, N).
+
+    `asked`: a question, for methods that read it. What the decoder reads then depends on each question too, so the hash
+    is of what it is made of beside the question: the picture, the method, the keep.
+    """
     try:
         image = session.add_image(str(item.image), keep=case.keep, method=case.method)
     except UserError as error:
         raise UserError(f"{item.where}: {error}") from error
+    if asked is not None:
+        session.generate(asked, max_new_tokens=1)
+        kept = session.kept_tokens(image)
+        made_of = f"{case.method} {case.keep} ".encode() + Path(str(item.image)).read_bytes()
+        return hashlib.sha256(made_of).hexdigest(), kept.kept, kept.visual_tokens
     kept = session.kept_tokens(image)
     return hashlib.sha256(session.image_embeds(image).tobytes()).hexdigest(), kept.kept, kept.visual_tokens
 

@@ -33,6 +33,9 @@ def replay(bundle: Bundle, model: Model) -> Iterator[ParityRow]:
     yield _equal("preprocess", "pixels", model.preprocess(inputs["image_rgb"]), outputs["pixels_rgb"])
     ids = prompt_ids(bundle.manifest, model, str(inputs["prompt"]))
     yield _equal("tokenizer", "prompt_ids", np.array(ids), outputs["prompt_ids"])
+    if "question_ids" in outputs:
+        alone = model.tokenize(str(inputs["prompt"]))
+        yield _equal("tokenizer", "question_ids", np.array(alone), outputs["question_ids"])
     for method in sorted(name.partition("/")[2] for name in outputs if name.startswith("keep_idx/")):
         fixed = bundle.manifest.methods.each[method].static_keep is not None
         keep = None if fixed else float(inputs["keep"])
@@ -65,6 +68,8 @@ def _replay_method(
 
     with model.new_session() as session:
         image = session.add_image(inputs["image_rgb"], keep=keep, method=method)
+        # a method that reads the question keeps nothing before there is one
+        answer = session.generate(str(inputs["prompt"]), max_new_tokens=int(inputs["max_new_tokens"]), ignore_eos=True)
         kept = session.kept_tokens(image)
         index = np.array(kept.keep_idx)
         changed = len(np.setdiff1d(index, golden("keep_idx")))
@@ -79,7 +84,6 @@ def _replay_method(
             yield _close("vision", "scores", method, found, golden("scores"), "")
         embeds = session.image_embeds(image)
         yield _close("vision", "visual_embeds", method, embeds, golden("visual_embeds"), precision)
-        answer = session.generate(str(inputs["prompt"]), max_new_tokens=int(inputs["max_new_tokens"]), ignore_eos=True)
         yield _close("decoder", "logits", method, session.prefill_logits(), golden("logits"), precision)
         yield _equal("decoder", f"greedy_ids/{method}", np.array(answer.token_ids), golden("greedy_ids"))
 

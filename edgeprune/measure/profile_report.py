@@ -12,11 +12,12 @@ from edgeprune.timings import Summary, summarize
 
 #: name in the report -> field of StageTimings, in the order in which the work is done; then parts of stages.
 STAGES = {
-    "decode_image": "decode_image_ms", "preprocess": "preprocess_ms", "vision": "vision_ms", "embed": "embed_ms",
-    "prefill": "prefill_ms", "decode": "decode_ms", "ttft": "ttft_ms", "tpot": "tpot_ms", "total": "total_ms",
-    "resize": "resize_ms", "graph": "graph_ms", "own": "own_ms", "decode_graph": "decode_graph_ms",
+    "decode_image": "decode_image_ms", "preprocess": "preprocess_ms", "vision": "vision_ms", "select": "select_ms",
+    "embed": "embed_ms", "prefill": "prefill_ms", "decode": "decode_ms", "ttft": "ttft_ms", "tpot": "tpot_ms",
+    "total": "total_ms", "resize": "resize_ms", "graph": "graph_ms", "own": "own_ms",
+    "decode_graph": "decode_graph_ms",
 }  # fmt: skip
-TABLE_STAGES = tuple(name for name in STAGES if name != "decode_image")
+TABLE_STAGES = tuple(name for name in STAGES if name not in ("decode_image", "select"))
 
 
 def report(measured: Measured) -> dict[str, Any]:

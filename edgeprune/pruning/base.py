@@ -136,6 +136,8 @@ class PruningMethod:
     dynamic_keep: ClassVar[bool] = True
     text: ClassVar[bool] = False
     has_scores: ClassVar[bool] = True
+    #: scores are shares of one whole, never negative, and no question plays a part: K can be chosen by their mass
+    has_mass: ClassVar[bool] = False
     #: selection reads the tokens themselves, so they must all be there before it
     reads_tokens: ClassVar[bool] = False
     #: recycle is a plain gather, so dropped tokens need not be computed once the keep set is known

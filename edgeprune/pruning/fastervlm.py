@@ -25,6 +25,7 @@ class FasterVLM(PruningMethod):
     name: ClassVar[str] = "fastervlm"
     summary: ClassVar[str] = "keep the patches the [CLS] token attends to most"
     source: ClassVar[str] = "arXiv 2412.01818v1"
+    has_mass: ClassVar[bool] = True
     layer: int | None = None
 
     @property

@@ -30,6 +30,7 @@ class FoPru(PruningMethod):
     name: ClassVar[str] = "fopru"
     summary: ClassVar[str] = "adaptation of FoPru: keep the tokens (rank) or rows (row) that receive most attention"
     source: ClassVar[str] = "arXiv 2411.14164 (abstract)"
+    has_mass: ClassVar[bool] = True
     mode: str = "rank"
     layer: int | None = None
 

@@ -33,6 +33,7 @@ class HiPrune(PruningMethod):
     name: ClassVar[str] = "hiprune"
     summary: ClassVar[str] = "keep anchors of a middle block, their neighbours, and what a deep block attends to"
     source: ClassVar[str] = "arXiv 2508.00553"
+    has_mass: ClassVar[bool] = True
     alpha: float = 0.1
     object_layer: int | None = None
     layer: int | None = None

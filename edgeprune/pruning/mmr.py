@@ -31,6 +31,7 @@ class Mmr(PruningMethod):
     name: ClassVar[str] = "mmr"
     summary: ClassVar[str] = "keep tokens of high attention whose projection is unlike those already kept"
     source: ClassVar[str] = "adaptation of IDPruner (AngelSlim)"
+    has_mass: ClassVar[bool] = True
     where: ClassVar[str] = "after_projector"
     reads_tokens: ClassVar[bool] = True
     balance: float = 0.5

@@ -30,6 +30,7 @@ class PageRank(PruningMethod):
     name: ClassVar[str] = "pagerank"
     summary: ClassVar[str] = "adaptation of Zero-TPrune's signal: keep the patches with the highest PageRank"
     source: ClassVar[str] = "Zero-TPrune (abstract)"
+    has_mass: ClassVar[bool] = True
     iterations: int = 5
     layer: int | None = None
 

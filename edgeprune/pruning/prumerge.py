@@ -32,6 +32,7 @@ class PruMerge(PruningMethod):
     name: ClassVar[str] = "prumerge"
     summary: ClassVar[str] = "adaptation of PruMerge with K fixed: merge similar patches into those kept"
     source: ClassVar[str] = "arXiv 2403.15388"
+    has_mass: ClassVar[bool] = True
     reads_tokens: ClassVar[bool] = True
     gathers: ClassVar[bool] = False
     identity_at_full: ClassVar[bool] = False

@@ -24,6 +24,7 @@ class ReceivedAttention(PruningMethod):
     name: ClassVar[str] = "received-attention"
     summary: ClassVar[str] = "keep the patches that receive most attention from all tokens"
     source: ClassVar[str] = "arXiv 2508.00553 (signal)"
+    has_mass: ClassVar[bool] = True
     layer: int | None = None
 
     @property

@@ -29,6 +29,7 @@ class Scope(PruningMethod):
     name: ClassVar[str] = "scope"
     summary: ClassVar[str] = "keep tokens of high attention whose projections cover all others"
     source: ClassVar[str] = "adaptation of SCOPE (AngelSlim)"
+    has_mass: ClassVar[bool] = True
     where: ClassVar[str] = "after_projector"
     reads_tokens: ClassVar[bool] = True
     alpha: float = 1.0

@@ -34,6 +34,7 @@ class VisionZip(PruningMethod):
     name: ClassVar[str] = "visionzip"
     summary: ClassVar[str] = "keep [CLS] and what it attends to most, merge the rest into a few contextual tokens"
     source: ClassVar[str] = "arXiv 2412.04467"
+    has_mass: ClassVar[bool] = True
     reads_tokens: ClassVar[bool] = True
     gathers: ClassVar[bool] = False
     identity_at_full: ClassVar[bool] = False

@@ -36,6 +36,7 @@ class VisPruner(PruningMethod):
     name: ClassVar[str] = "vispruner"
     summary: ClassVar[str] = "keep what [CLS] attends to most, and the least alike of the other patches"
     source: ClassVar[str] = "arXiv 2412.01818v2"
+    has_mass: ClassVar[bool] = True
     reads_tokens: ClassVar[bool] = True
     stable: ClassVar[bool] = False
     important_ratio: float = 0.5

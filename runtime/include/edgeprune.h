@@ -228,6 +228,10 @@ typedef struct ep_image_options {
     size_t struct_size;
     double keep;        /* keep ratio of the original N; 0: the manifest's default */
     const char *method; /* pruning method, one of the bundle's; NULL: the manifest's default */
+    double auto_mass;   /* 0: no automatic keep; else K is the least whose K highest scores hold this share of the sum
+                           of all, for methods exported with --keep auto:...; keep must be 0 then */
+    double auto_min;    /* with auto_mass: K is at least ep_keep_count(N, auto_min); 0: the bundle's smallest keep */
+    double auto_max;    /* and at most ep_keep_count(N, auto_max); 0: the bundle's largest */
 } ep_image_options;
 EP_API void ep_image_options_init(ep_image_options *options);
 EP_API void ep_image_options_init_sized(ep_image_options *options, size_t size);
@@ -248,7 +252,9 @@ EP_API ep_status ep_session_reset(ep_session *session);
 EP_API ep_status ep_session_truncate(ep_session *session, int64_t kv_tokens);
 EP_API void ep_session_free(ep_session *session);
 
-/* Preprocesses, encodes and prunes one image now; *image_id names it in this session. `options` may be NULL. */
+/* Preprocesses, encodes and prunes one image now; *image_id names it in this session. `options` may be NULL. A method
+ * that reads the question only encodes it: each ep_session_generate and ep_session_score then chooses the tokens by its
+ * prompt alone, without the template. */
 EP_API ep_status ep_session_add_image(ep_session *session, const ep_frame *frame, const ep_image_options *options,
                                       int32_t *image_id);
 /* JPEG and PNG, by libjpeg and libpng opened at run time; without them this returns EP_ERROR_UNSUPPORTED. */
@@ -268,14 +274,17 @@ typedef struct ep_kept_tokens {
     int32_t applied;             /* 1 when K < N */
     const char *reason;          /* why not, when applied is 0; why K is below the ratio asked for; else ""; borrowed */
     const char *method;          /* borrowed */
-    double keep;                 /* the ratio asked for */
+    double keep;                 /* the ratio asked for; K / N when K was chosen from the scores */
     const float *pad_mask;       /* N values, 1: the patch is letter-box padding; NULL: not a letter-boxed bundle;
                                     borrowed */
+    double auto_mass;            /* how K was chosen, as in ep_image_options; 0 when keep was asked for */
+    double auto_min, auto_max;
 } ep_kept_tokens;
 EP_API void ep_kept_tokens_init(ep_kept_tokens *out);
 EP_API void ep_kept_tokens_init_sized(ep_kept_tokens *out, size_t size);
 #define ep_kept_tokens_init(out) ep_kept_tokens_init_sized((out), sizeof(ep_kept_tokens))
-/* Borrowed pointers live until the image is removed or the session is reset or freed. */
+/* Borrowed pointers live until the image is removed or the session is reset or freed; where the method reads the
+ * question, until the next question. What was kept is that of the last question then, and an error before the first. */
 EP_API ep_status ep_session_kept_tokens(const ep_session *session, int32_t image_id, ep_kept_tokens *out);
 
 /* The preprocessed picture: size_px*size_px*3 bytes of RGB (height, width, 3), before 1/255 and normalisation.
@@ -339,7 +348,8 @@ EP_API void ep_answer_init_sized(ep_answer *answer, size_t size);
 
 /* Greedy decoding unless a temperature is set; top_k and top_p without one are refused. The order is repetition
  * penalty, temperature, top_k, top_p, as in transformers. A question shares the KV cache of its longest common prefix
- * with the question before it, so a second question about the same picture costs no vision and no shared prefill. With
+ * with the question before it, so a second question about the same picture costs no vision and no shared prefill. Where
+ * the method reads the question, another one costs the choice of tokens and the prefill from the picture on. With
  * EP_ERROR_ABORTED and EP_ERROR_DEADLINE the answer holds what had been made. `answer` may be NULL. */
 EP_API ep_status ep_session_generate(ep_session *session, const ep_generate_options *options, ep_answer *answer);
 
@@ -404,6 +414,7 @@ typedef struct ep_stats {
     double graph_ms;        /* of ttft_ms: inside onnxruntime's graph runs */
     double resize_ms;       /* of preprocess_ms, and so of ttft_ms: resize with crop and conversion to RGB */
     double decode_graph_ms; /* of decode_ms: inside graph runs */
+    double select_ms; /* of methods written as two graphs: choosing the tokens, the question's embeddings included */
 } ep_stats;
 EP_API void ep_stats_init(ep_stats *stats);
 EP_API void ep_stats_init_sized(ep_stats *stats, size_t size);

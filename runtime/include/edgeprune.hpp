@@ -186,6 +186,7 @@ struct KeptTokens {
     std::string method;
     double keep = 0;
     std::vector<float> pad_mask;  // N, 1 for letter-box padding; none when the bundle does not letter-box
+    double auto_mass = 0, auto_min = 0, auto_max = 0;  // as in ep_kept_tokens
 };
 
 struct Stats : ep_stats {
@@ -338,6 +339,9 @@ inline Result<KeptTokens> Session::kept_tokens(std::int32_t image) const {
     kept.method = raw.method;
     kept.keep = raw.keep;
     if (raw.pad_mask != nullptr) kept.pad_mask.assign(raw.pad_mask, raw.pad_mask + raw.visual_tokens);
+    kept.auto_mass = raw.auto_mass;
+    kept.auto_min = raw.auto_min;
+    kept.auto_max = raw.auto_max;
     return kept;
 }
 

@@ -71,6 +71,10 @@ ScoreRequest score_request(const ep_score_options* given) {
     return request;
 }
 
+KeepRequest keep_request(const ep_image_options& options) {
+    return {options.keep, {options.auto_mass, options.auto_min, options.auto_max}};
+}
+
 void fill_scores(const Scores& scores, ep_scores& out) {
     ep_scores value{};
     value.log_probabilities = scores.log_probabilities.data();
@@ -98,20 +102,26 @@ void fill_answer(const Answer& answer, ep_answer& out) {
 }
 
 void fill_kept(const Manifest& manifest, const SessionImage& image, ep_kept_tokens& out) {
+    const VisionResult& seen = image.seen;
     ep_kept_tokens value{};
-    value.kept = image.kept;
+    value.kept = seen.kept;
     value.visual_tokens = manifest.visual_tokens;
-    value.keep_idx = image.keep_idx.data();
-    value.scores = image.scores.empty() ? nullptr : image.scores.data();
+    value.keep_idx = seen.keep_idx.data();
+    value.scores = seen.scores.empty() ? nullptr : seen.scores.data();
     value.grid_rows = manifest.grid_rows;
     value.grid_cols = manifest.grid_cols;
     value.width_px = image.width_px;
     value.height_px = image.height_px;
-    value.applied = image.kept < manifest.visual_tokens ? 1 : 0;
+    value.applied = seen.kept < manifest.visual_tokens ? 1 : 0;
     value.reason = image.reason.c_str();
     value.method = image.method.c_str();
     value.keep = image.keep;
     value.pad_mask = image.padding.empty() ? nullptr : image.padding.data();
+    if (image.automatic) {
+        value.auto_mass = image.automatic->mass;
+        value.auto_min = image.automatic->min;
+        value.auto_max = image.automatic->max;
+    }
     write_struct(out, value, "ep_kept_tokens");
 }
 
@@ -132,6 +142,7 @@ void fill_stats(const Timings& timings, ep_stats& out) {
     value.graph_ms = timings.graph_ms;
     value.resize_ms = timings.resize_ms;
     value.decode_graph_ms = timings.decode_graph_ms;
+    value.select_ms = timings.select_ms;
     write_struct(out, value, "ep_stats");
 }
 
@@ -187,7 +198,8 @@ ep_status ep_session_add_image(ep_session* session, const ep_frame* frame, const
         require(image_id, "image_id");
         const ep_image_options chosen = read_struct(options, "ep_image_options");
         const Session::Use use(session->session);
-        *image_id = session->session.add_image(checked_frame(frame), chosen.keep, text_or_empty(chosen.method));
+        *image_id =
+            session->session.add_image(checked_frame(frame), keep_request(chosen), text_or_empty(chosen.method));
     });
 }
 
@@ -199,7 +211,7 @@ ep_status ep_session_add_image_file(ep_session* session, const char* path, const
         require(image_id, "image_id");
         const ep_image_options chosen = read_struct(options, "ep_image_options");
         const Session::Use use(session->session);
-        *image_id = session->session.add_image_file(path, chosen.keep, text_or_empty(chosen.method));
+        *image_id = session->session.add_image_file(path, keep_request(chosen), text_or_empty(chosen.method));
     });
 }
 
@@ -216,7 +228,7 @@ ep_status ep_session_kept_tokens(const ep_session* session, int32_t image_id, ep
         require(session, "session");
         require(out, "out");
         const Session::Use use(session->session);
-        fill_kept(session->session.model().manifest(), session->session.image(image_id), *out);
+        fill_kept(session->session.model().manifest(), session->session.seen_image(image_id), *out);
     });
 }
 
@@ -228,10 +240,10 @@ ep_status ep_session_image_embeds(const ep_session* session, int32_t image_id, c
         require(kept, "kept");
         require(width, "width");
         const Session::Use use(session->session);
-        const SessionImage& image = session->session.image(image_id);
-        *data = image.embeds.data();
-        *kept = image.kept;
-        *width = image.width;
+        const VisionResult& seen = session->session.seen_image(image_id).seen;
+        *data = seen.embeds.data();
+        *kept = seen.kept;
+        *width = seen.width;
     });
 }
 

@@ -81,8 +81,41 @@ Roles decoder_roles(int64_t layers) {
     return roles;
 }
 
-Roles roles_of(const GraphSpec& spec, bool dynamic_keep) {
-    if (spec.stage == "vision") return vision_roles(dynamic_keep);
+bool is_signal(const std::string& role) {
+    return role.rfind("signal.", 0) == 0;
+}
+
+// Every signal is a tensor of whatever rank its kind has.
+void add_signals(const std::vector<TensorSpec>& tensors, std::vector<Role>& roles) {
+    for (const TensorSpec& tensor : tensors) {
+        if (is_signal(tensor.role)) roles.push_back({tensor.role, kFloats, tensor.shape.size()});
+    }
+}
+
+Roles encode_roles(const GraphSpec& spec) {
+    Roles roles{{{"pixel_values", kFloat32, 4}}, {{"tokens", kFloats, 3}, {"scores", kFloat32, 2, false}}};
+    add_signals(spec.outputs, roles.outputs);
+    return roles;
+}
+
+Roles select_roles(const GraphSpec& spec, const MethodSpec& method) {
+    Roles roles{{{"tokens", kFloats, 3}, {"scores", kFloat32, 2, false}, {"pad_mask", kFloat32, 2, false}},
+                {{"visual_embeds", kFloats, 3}, {"keep_idx", kIds, 2}, {"scores", kFloat32, 2, false}}};
+    add_signals(spec.inputs, roles.inputs);
+    if (method.dynamic_keep) roles.inputs.push_back({"keep_slots", kFloat32, 1});
+    if (method.text) {
+        roles.inputs.push_back({"text_embeds", kFloat32, 3});
+        roles.inputs.push_back({"text_mask", kFloat32, 2});
+    }
+    return roles;
+}
+
+Roles roles_of(const GraphSpec& spec, const MethodSpec* method) {
+    if (method != nullptr) {
+        if (spec.stage == "encode") return encode_roles(spec);
+        if (spec.stage == "select") return select_roles(spec, *method);
+        return vision_roles(method->dynamic_keep);
+    }
     if (spec.stage == "decoder") return decoder_roles(spec.kv ? spec.kv->layers : 0);
     return {{{"input_ids", kIds, 2}}, {{"inputs_embeds", kFloats, 3}}};
 }
@@ -108,10 +141,22 @@ void check_side(const GraphSpec& spec, const std::vector<Role>& roles, const std
 
 }  // namespace
 
-void check_roles(const GraphSpec& spec, bool dynamic_keep) {
-    const Roles roles = roles_of(spec, dynamic_keep);
+void check_roles(const GraphSpec& spec, const MethodSpec* method) {
+    const Roles roles = roles_of(spec, method);
     check_side(spec, roles.inputs, spec.inputs);
     check_side(spec, roles.outputs, spec.outputs);
+}
+
+void check_link(const GraphSpec& encode, const GraphSpec& select) {
+    for (const TensorSpec& read : select.inputs) {
+        if (read.role == "keep_slots" || read.role == "pad_mask" || read.role == "text_embeds" ||
+            read.role == "text_mask")
+            continue;
+        const TensorSpec* made = find_role(encode.outputs, read.role);
+        if (made == nullptr || made->dtype != read.dtype || made->shape != read.shape) {
+            fail(select, "it reads the role " + read.role + ", which " + encode.file + " does not make in this form");
+        }
+    }
 }
 
 BoundGraph::BoundGraph(const GraphSpec& spec, std::unique_ptr<Graph> graph) : spec_(spec), graph_(std::move(graph)) {

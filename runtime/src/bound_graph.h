@@ -33,8 +33,12 @@ private:
     std::vector<std::string> output_names_;
 };
 
-// The roles a graph of this stage (vision, embedding, decoder) must have, with their element types and ranks.
+// The roles a graph of this stage must have, with their element types and ranks. `method`: of a vision graph.
 // Throws Error(EP_ERROR_BUNDLE) for a missing or unknown role.
-void check_roles(const GraphSpec& spec, bool dynamic_keep);
+void check_roles(const GraphSpec& spec, const MethodSpec* method);
+
+// What `select` reads beside keep_slots and the text must come out of `encode`, of the same type and shape.
+// Throws Error(EP_ERROR_BUNDLE).
+void check_link(const GraphSpec& encode, const GraphSpec& select);
 
 }  // namespace edgeprune

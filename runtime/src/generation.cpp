@@ -51,7 +51,7 @@ public:
         for (const Item& item : prompt) {
             if (!item.visual()) sampler_.see(item.token);
         }
-        times_ = session_.image_timings_;
+        begin_times();
         try {
             prefill(prompt);
             decode();
@@ -69,7 +69,7 @@ private:
     void decode() {
         for (;;) {
             const int32_t token = sampler_.next(session_.logits_);
-            if (answer_.ids.empty()) times_.ttft_ms = times_.images_ms() + elapsed_ms(start_);
+            if (answer_.ids.empty()) times_.ttft_ms = ttft_ms();
             answer_.ids.push_back(token);
             if (ends(token)) return;
             session_.abort_.check();

@@ -210,6 +210,13 @@ void parse_keep(const Node& node, Manifest& manifest) {
     if (!(manifest.keep_min <= manifest.keep_default && manifest.keep_default <= manifest.keep_max)) {
         fail("keep.default must lie between keep.min and keep.max");
     }
+    if (!node.has("auto")) return;
+    const Node given = node["auto"];
+    const AutoKeep choice{given["mass"].ratio(), given["min"].ratio(), given["max"].ratio()};
+    if (!(manifest.keep_min <= choice.min && choice.min <= choice.max && choice.max <= manifest.keep_max)) {
+        fail("keep.auto.min and keep.auto.max must lie in this order between keep.min and keep.max");
+    }
+    manifest.keep_auto = choice;
 }
 
 void parse_grid(const Node& root, Manifest& manifest) {
@@ -232,6 +239,15 @@ void parse_methods(const Node& node, Manifest& manifest) {
     }
 }
 
+// A method is one graph, or two: encode and select. Only the latter can read the question.
+void check_stages(const std::vector<GraphSpec>& stages, const MethodSpec& method) {
+    const bool one = stages.size() == 1 && stages[0].stage == "vision";
+    const bool two = stages.size() == 2 && stages[0].stage == "encode" && stages[1].stage == "select";
+    if (two || (one && !method.text)) return;
+    fail("graphs.vision." + method.name + " must hold " + (method.text ? "" : "a graph of the stage vision, or ") +
+         "one of the stage encode and one of the stage select");
+}
+
 void parse_graphs(const Node& node, Manifest& manifest) {
     manifest.vision.clear();
     for (const auto& [name, list] : node["vision"].members()) {
@@ -241,6 +257,7 @@ void parse_graphs(const Node& node, Manifest& manifest) {
     }
     for (const auto& [name, method] : manifest.methods) {
         if (manifest.vision.count(name) == 0) fail("graphs.vision has no graph for the method \"" + name + "\"");
+        check_stages(manifest.vision.at(name), method);
     }
     manifest.embedding = parse_graph(node["embedding"]);
     manifest.decoder = parse_graph(node["decoder"]);

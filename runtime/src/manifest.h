@@ -51,6 +51,11 @@ struct MethodSpec {
     std::vector<CountRun> keep_counts;  // the K it serves; empty: every one from 1 to N
 };
 
+// K is the least that holds this share of the scores' sum, between two keep ratios.
+struct AutoKeep {
+    double mass = 0, min = 0, max = 0;
+};
+
 struct PromptSegment {
     enum class Kind { text, images, question } kind = Kind::text;
     std::string text;           // text
@@ -74,6 +79,7 @@ struct Manifest {
     int64_t visual_tokens = 0;
     int32_t grid_rows = 0, grid_cols = 0;
     double keep_default = 0, keep_min = 0, keep_max = 0;
+    std::optional<AutoKeep> keep_auto;  // how K is chosen where a request names no keep ratio
     std::string default_method;
     std::map<std::string, MethodSpec> methods;
     PreprocessSpec preprocess;

@@ -109,6 +109,11 @@ JsonObject describe_manifest(const Manifest& manifest) {
     for (const auto& [name, spec] : manifest.methods) methods.push_back(name);
     JsonObject keep;
     keep.add("default", manifest.keep_default).add("min", manifest.keep_min).add("max", manifest.keep_max);
+    if (manifest.keep_auto) {
+        JsonObject automatic;
+        automatic.add("mass", manifest.keep_auto->mass).add("min", manifest.keep_auto->min);
+        keep.add_json("auto", automatic.add("max", manifest.keep_auto->max).text());
+    }
     JsonObject object;
     object.add("name", manifest.name).add("family", manifest.family);
     object.add("context_length", manifest.context_length).add("visual_tokens", manifest.visual_tokens);

@@ -62,9 +62,9 @@ Model::Model(const std::string& directory, const ModelSettings& settings)
     backend_ = open_ort_backend(settings.onnxruntime_library, *read_version(manifest_.min_onnxruntime));
     tokenizer_ = load_tokenizer();
     // One row of a table: a second thread would only wait for the first.
-    embedding_ = load(manifest_.embedding, one_thread(settings_.threading), false);
-    decoder_ = load(manifest_.decoder, settings_.threading, false);
-    check_picture_size(manifest_.preprocess, vision(manifest_.default_method));
+    embedding_ = load(manifest_.embedding, one_thread(settings_.threading));
+    decoder_ = load(manifest_.decoder, settings_.threading);
+    check_picture_size(manifest_.preprocess, *vision(manifest_.default_method).first);
     description_ = describe();
 }
 
@@ -79,8 +79,9 @@ std::unique_ptr<Tokenizer> Model::load_tokenizer() const {
     return tokenizer;
 }
 
-std::unique_ptr<BoundGraph> Model::load(const GraphSpec& spec, const Threading& threading, bool dynamic_keep) const {
-    check_roles(spec, dynamic_keep);
+std::unique_ptr<BoundGraph> Model::load(const GraphSpec& spec, const Threading& threading,
+                                        const MethodSpec* method) const {
+    check_roles(spec, method);
     for (const std::string& file : spec.data) files_.verified(manifest_, file, settings_.hashes);
     const std::string path = files_.verified(manifest_, spec.file, settings_.hashes);
     log(EP_LOG_INFO, "loading " + path);
@@ -96,17 +97,19 @@ const MethodSpec& Model::method(const std::string& name) const {
                 "the bundle has no pruning method \"" + name + "\"; it has: " + joined(names));
 }
 
-const BoundGraph& Model::vision(const std::string& name) const {
+const VisionGraphs& Model::vision(const std::string& name) const {
     const MethodSpec& spec = method(name);
     const std::vector<GraphSpec>& stages = manifest_.vision.at(name);
-    if (spec.text || stages.size() != 1 || stages.front().stage != "vision") {
-        throw Error(EP_ERROR_UNSUPPORTED,
-                    "method \"" + name + "\" reads the question, which this library cannot do yet");
-    }
     const std::lock_guard<std::mutex> lock(vision_mutex_);
-    std::unique_ptr<BoundGraph>& graph = vision_[name];
-    if (!graph) graph = load(stages.front(), settings_.threading, spec.dynamic_keep);
-    return *graph;
+    const auto known = vision_.find(name);
+    if (known != vision_.end()) return known->second;
+    VisionGraphs graphs;
+    graphs.first = load(stages.front(), settings_.threading, &spec);
+    if (stages.size() == 2) {
+        check_link(stages.front(), stages.back());
+        graphs.select = load(stages.back(), settings_.threading, &spec);
+    }
+    return vision_.emplace(name, std::move(graphs)).first->second;
 }
 
 std::string Model::describe() const {

@@ -25,9 +25,15 @@ struct ModelSettings {
     int64_t context_tokens = 0;      // 0: the manifest's context length
 };
 
+// The vision part of a method: one graph, or `encode` and `select`, which reads what the first one made.
+struct VisionGraphs {
+    std::unique_ptr<BoundGraph> first;   // from pixels
+    std::unique_ptr<BoundGraph> select;  // null: the first graph makes the kept tokens itself
+};
+
 class Model {
 public:
-    // Opens, verifies and loads: the embedding, the decoder and the default method's vision graph. Throws Error.
+    // Opens, verifies and loads: the embedding, the decoder and the default method's vision graphs. Throws Error.
     Model(const std::string& directory, const ModelSettings& settings);
 
     const Manifest& manifest() const { return manifest_; }
@@ -36,15 +42,16 @@ public:
     const PreprocessSpec& preprocess() const { return manifest_.preprocess; }
     const BoundGraph& embedding() const { return *embedding_; }
     const BoundGraph& decoder() const { return *decoder_; }
-    // The vision graph of a method, loaded on its first use. Thread-safe.
-    // Throws Error: EP_ERROR_INVALID_ARGUMENT for an unknown method, EP_ERROR_UNSUPPORTED for one that reads the text.
-    const BoundGraph& vision(const std::string& method) const;
+    // The vision graphs of a method, loaded on its first use. Thread-safe.
+    // Throws Error(EP_ERROR_INVALID_ARGUMENT) for an unknown method.
+    const VisionGraphs& vision(const std::string& method) const;
     const MethodSpec& method(const std::string& name) const;
     // The JSON of ep_model_describe.
     const std::string& description() const { return description_; }
 
 private:
-    std::unique_ptr<BoundGraph> load(const GraphSpec& spec, const Threading& threading, bool dynamic_keep) const;
+    std::unique_ptr<BoundGraph> load(const GraphSpec& spec, const Threading& threading,
+                                     const MethodSpec* method = nullptr) const;
     std::unique_ptr<Tokenizer> load_tokenizer() const;
     std::string describe() const;
 
@@ -55,7 +62,7 @@ private:
     std::unique_ptr<Tokenizer> tokenizer_;
     std::unique_ptr<BoundGraph> embedding_, decoder_;
     mutable std::mutex vision_mutex_;
-    mutable std::map<std::string, std::unique_ptr<BoundGraph>> vision_;
+    mutable std::map<std::string, VisionGraphs> vision_;
     std::string description_;
 };
 

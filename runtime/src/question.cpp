@@ -1,6 +1,7 @@
 #include "question.h"
 
 #include <algorithm>
+#include <set>
 
 #include "error.h"
 #include "stages.h"
@@ -28,7 +29,43 @@ std::vector<Item> Question::tokenize() {
     return prompt;
 }
 
+void Question::begin_times() {
+    times_ = session_.image_timings_;
+    images_ms_ = times_.images_ms();
+}
+
+// Of the user's text alone: no template, nothing that the tokenizer adds around a text.
+std::vector<int32_t> Question::question_ids(const std::string& method) const {
+    std::vector<TextSpan> plain;
+    if (!request_.allow_special) plain.push_back({0, request_.prompt.size()});
+    const std::vector<int32_t> ids = model_.tokenizer().encode(request_.prompt, plain);
+    if (!ids.empty()) return ids;
+    throw Error(EP_ERROR_INVALID_ARGUMENT,
+                "method \"" + method + "\" chooses visual tokens by the question, which is empty: ask one");
+}
+
+void Question::select(const std::vector<Item>& prompt) {
+    std::set<int32_t> waiting;
+    for (const Item& item : prompt) {
+        if (item.visual() && model_.method(session_.image(item.image).method).text) waiting.insert(item.image);
+    }
+    if (waiting.empty()) return;
+    const Clock::time_point start = Clock::now();
+    const std::vector<int32_t> ids = question_ids(session_.image(*waiting.begin()).method);
+    QuestionText question;
+    for (const int32_t image : waiting) {
+        if (session_.image(image).question == ids) continue;
+        if (question.tokens == 0) {
+            question = {embed_tokens(model_, ids, prefill_runs_), static_cast<int64_t>(ids.size())};
+        }
+        session_.select(image, ids, question, prefill_runs_);
+        session_.abort_.check();
+    }
+    if (question.tokens > 0) times_.select_ms += elapsed_ms(start);
+}
+
 void Question::prefill(const std::vector<Item>& prompt) {
+    select(prompt);
     // The last position has to run again, for its logits are wanted.
     const int64_t reused = std::min(session_.cache_.common_prefix(prompt), counts_.prompt_tokens - 1);
     session_.cache_.truncate(reused);
@@ -58,7 +95,7 @@ void Question::keep_times() {
     times_.kv_bytes = static_cast<int64_t>(session_.cache_.bytes());
     times_.graph_ms += prefill_runs_.graph_ms;
     times_.decode_graph_ms = step_runs_.graph_ms;
-    times_.total_ms = times_.decode_image_ms + times_.images_ms() + elapsed_ms(start_);
+    times_.total_ms = times_.decode_image_ms + ttft_ms();
     session_.timings_ = times_;
     session_.image_timings_ = {};
 }
@@ -71,7 +108,7 @@ std::vector<float> Question::embed(const std::vector<Item>& items, RunContext& c
     }
     const std::vector<float> texts = embed_tokens(model_, ids, context);
     const size_t width =
-        ids.empty() ? static_cast<size_t>(session_.image(items.front().image).width) : texts.size() / ids.size();
+        ids.empty() ? static_cast<size_t>(session_.image(items.front().image).seen.width) : texts.size() / ids.size();
     std::vector<float> embeds;
     embeds.reserve(items.size() * width);
     size_t next = 0;
@@ -83,9 +120,9 @@ std::vector<float> Question::embed(const std::vector<Item>& items, RunContext& c
 }
 
 const float* Question::visual_row(const Item& item, size_t width) const {
-    const SessionImage& image = session_.image(item.image);
-    if (static_cast<size_t>(image.width) == width) return image.embeds.data() + width * static_cast<size_t>(item.slot);
-    throw Error(EP_ERROR_BUNDLE, "visual embeddings are " + std::to_string(image.width) +
+    const VisionResult& seen = session_.image(item.image).seen;
+    if (static_cast<size_t>(seen.width) == width) return seen.embeds.data() + width * static_cast<size_t>(item.slot);
+    throw Error(EP_ERROR_BUNDLE, "visual embeddings are " + std::to_string(seen.width) +
                                      " wide, but those of the text " + std::to_string(width));
 }
 

@@ -15,7 +15,12 @@ protected:
 
     // The prompt as items; counts its tokens.
     std::vector<Item> tokenize();
-    // Runs what the session's cache does not hold yet; the session has the logits behind the prompt from then on.
+    // Takes over the times of the images added since the last question.
+    void begin_times();
+    // Since the images were in memory, in milliseconds.
+    double ttft_ms() const { return images_ms_ + elapsed_ms(start_); }
+    // Lets methods that read the question choose their tokens, and runs what the session's cache does not hold yet; the
+    // session has the logits behind the prompt from then on.
     void prefill(const std::vector<Item>& prompt);
     // Runs one token behind `cache`; the session has the logits behind it from then on.
     void step(int32_t token, KvCache& cache);
@@ -30,11 +35,13 @@ protected:
     PromptCounts counts_;
 
 private:
+    void select(const std::vector<Item>& prompt);
+    std::vector<int32_t> question_ids(const std::string& method) const;
     std::vector<float> embed(const std::vector<Item>& items, RunContext& context);
     const float* visual_row(const Item& item, size_t width) const;
 
     RunContext prefill_runs_, step_runs_;
-    double tokenize_ms_ = 0;
+    double tokenize_ms_ = 0, images_ms_ = 0;
 };
 
 }  // namespace edgeprune

@@ -43,9 +43,9 @@ public:
         const std::vector<std::vector<int32_t>> choices = choice_ids(model_, request_);
         const std::vector<Item> prompt = tokenize();
         check_room(choices);
-        times_ = session_.image_timings_;
+        begin_times();
         prefill(prompt);
-        times_.ttft_ms = times_.images_ms() + elapsed_ms(start_);
+        times_.ttft_ms = ttft_ms();
         Scores scores;
         for (const std::vector<int32_t>& ids : choices) {
             scores.log_probabilities.push_back(log_probability_of(ids));

@@ -1,83 +1,21 @@
 #include "session.h"
 
 #include <algorithm>
-#include <cmath>
-#include <cstdio>
-#include <cstdlib>
 #include <utility>
 
 #include "error.h"
 #include "image_frame.h"
 #include "image_placement.h"
-#include "keep_count.h"
 #include "stages.h"
 
 namespace edgeprune {
 namespace {
 
-std::string number(double value) {
-    char text[32];
-    std::snprintf(text, sizeof text, "%g", value);
-    return text;
-}
-
-struct Choice {
-    double keep;    // the ratio that was asked for
-    int64_t count;  // K
-};
-
-Choice fixed_choice(const Manifest& manifest, const MethodSpec& method, double keep) {
-    const int64_t count = *method.static_keep;
-    if (keep == 0) return {static_cast<double>(count) / static_cast<double>(manifest.visual_tokens), count};
-    if (keep_count(manifest.visual_tokens, keep) == count) return {keep, count};
-    throw Error(EP_ERROR_INVALID_ARGUMENT, "method \"" + method.name + "\" of this bundle keeps exactly " +
-                                               std::to_string(count) + " of " + std::to_string(manifest.visual_tokens) +
-                                               " tokens; keep " + number(keep) + " asks for " +
-                                               std::to_string(keep_count(manifest.visual_tokens, keep)));
-}
-
-// The count that the method serves nearest to the one asked for; the smaller of two.
-int64_t nearest_count(const MethodSpec& method, int64_t count) {
-    if (method.keep_counts.empty()) return count;
-    int64_t best = method.keep_counts.front().first;
-    for (const CountRun& run : method.keep_counts) {
-        const int64_t inside = std::clamp(count, run.first, run.last);
-        const int64_t below = run.first + (inside - run.first) / run.step * run.step;
-        for (const int64_t candidate : {below, std::min(below + run.step, run.last)}) {
-            if (std::llabs(candidate - count) < std::llabs(best - count)) best = candidate;
-        }
-    }
-    return best;
-}
-
-Choice served(const Manifest& manifest, const MethodSpec& method, const Choice& choice) {
-    const int64_t nearest = nearest_count(method, choice.count);
-    if (nearest == choice.count) return choice;
-    throw Error(EP_ERROR_INVALID_ARGUMENT,
-                "method \"" + method.name + "\" cannot keep " + std::to_string(choice.count) + " of " +
-                    std::to_string(manifest.visual_tokens) + " tokens; the nearest count it can is " +
-                    std::to_string(nearest) + " (keep " +
-                    number(static_cast<double>(nearest) / static_cast<double>(manifest.visual_tokens)) + ")");
-}
-
-Choice choose_count(const Manifest& manifest, const MethodSpec& method, double keep) {
-    if (!(keep >= 0 && keep <= 1)) {
-        throw Error(EP_ERROR_INVALID_ARGUMENT, "keep is " + number(keep) + ", but must be above 0 and at most 1");
-    }
-    if (method.static_keep) return fixed_choice(manifest, method, keep);
-    if (keep == 0) keep = manifest.keep_default;
-    if (keep < manifest.keep_min || keep > manifest.keep_max) {
-        throw Error(EP_ERROR_INVALID_ARGUMENT, "keep is " + number(keep) + ", but this bundle serves " +
-                                                   number(manifest.keep_min) + " to " + number(manifest.keep_max));
-    }
-    return served(manifest, method, {keep, keep_count(manifest.visual_tokens, keep)});
-}
-
 // Why nothing was pruned; empty when K < N.
-std::string unpruned_reason(const Manifest& manifest, const MethodSpec& method, const Choice& choice) {
+std::string unpruned_reason(const Manifest& manifest, const MethodSpec& method, const KeepChoice& choice) {
     if (choice.count < manifest.visual_tokens) return "";
     if (method.where == "nowhere") return "method " + method.name + " keeps every token";
-    return "keep " + number(choice.keep) + " keeps every token";
+    return "keep " + ratio_text(choice.keep) + " keeps every token";
 }
 
 // The largest count up to `most` that the method serves; 0: none.
@@ -93,7 +31,7 @@ int64_t largest_count(const MethodSpec& method, int64_t most) {
 }
 
 // K falls to the number of patches that are not padding. A method of fixed K keeps every token, padding too.
-std::string cap_at_picture(const MethodSpec& method, const SessionImage& image, Choice& choice) {
+std::string cap_at_picture(const MethodSpec& method, const SessionImage& image, KeepChoice& choice) {
     if (image.padding.empty() || method.static_keep) return "";
     const int64_t patches = std::count(image.padding.begin(), image.padding.end(), 0.0f);
     const std::string state = std::to_string(image.padding.size() - static_cast<size_t>(patches)) + " of " +
@@ -105,6 +43,15 @@ std::string cap_at_picture(const MethodSpec& method, const SessionImage& image, 
     throw Error(EP_ERROR_IMAGE, "the picture is " + std::to_string(image.width_px) + " x " +
                                     std::to_string(image.height_px) + " px: " + state + ", so method \"" + method.name +
                                     "\" has nothing to keep");
+}
+
+// Scores whose mass counts: padding has none.
+std::vector<float> picture_scores(const Encoded& encoded, const std::vector<float>& padding) {
+    std::vector<float> scores = encoded.scores;
+    for (size_t i = 0; i < padding.size(); ++i) {
+        if (padding[i] != 0.0f) scores[i] = 0.0f;
+    }
+    return scores;
 }
 
 }  // namespace
@@ -143,11 +90,11 @@ void Session::truncate(int64_t kv_tokens) {
     cache_.truncate(kv_tokens);
 }
 
-int32_t Session::add_image(const FrameView& picture, double keep, const std::string& method_name) {
+int32_t Session::add_image(const FrameView& picture, const KeepRequest& keep, const std::string& method_name) {
     const Manifest& manifest = model_->manifest();
     const MethodSpec& method = model_->method(method_name.empty() ? manifest.default_method : method_name);
-    Choice choice = choose_count(manifest, method, keep);
-    model_->vision(method.name);  // loading is no part of vision_ms
+    KeepChoice choice = choose_keep(manifest, method, keep);
+    const bool two_graphs = model_->vision(method.name).select != nullptr;  // loading is no part of vision_ms
 
     SessionImage image;
     image.width_px = picture.width;
@@ -158,22 +105,34 @@ int32_t Session::add_image(const FrameView& picture, double keep, const std::str
     const double resize_ms = elapsed_ms(start);
     image.padding =
         padding_mask(picture.width, picture.height, model_->preprocess(), manifest.grid_rows, manifest.grid_cols);
-    const std::string capped = cap_at_picture(method, image, choice);
+    std::string capped = cap_at_picture(method, image, choice);
     const TensorPtr tensor = pixel_tensor(*model_, method.name, pixels);
     const double preprocess_ms = elapsed_ms(start);
     abort_.check();
     start = Clock::now();
     RunContext runs{abort_};
-    VisionResult result = encode_image(*model_, method.name, choice.count, tensor, image.padding, runs);
+    if (two_graphs) {
+        image.encoded = encode_tokens(*model_, method.name, tensor, runs);
+    } else {
+        image.seen = encode_image(*model_, method.name, choice.count, tensor, image.padding, runs);
+    }
     const double vision_ms = elapsed_ms(start);
+    start = Clock::now();
+    if (image.encoded && !method.text) {
+        if (choice.automatic) {
+            const std::vector<float> scores = picture_scores(*image.encoded, image.padding);
+            choice = choose_by_scores(manifest, method, *choice.automatic, scores);
+            capped = cap_at_picture(method, image, choice);
+        }
+        image.seen = select_tokens(*model_, method.name, choice.count, *image.encoded, image.padding, {}, runs);
+        image.encoded.reset();
+        image_timings_.select_ms += elapsed_ms(start);
+    }
 
     image.method = method.name;
     image.keep = choice.keep;
-    image.embeds = std::move(result.embeds);
-    image.kept = result.kept;
-    image.width = result.width;
-    image.keep_idx = std::move(result.keep_idx);
-    image.scores = std::move(result.scores);
+    image.automatic = choice.automatic;
+    image.count = choice.count;
     image.reason = capped.empty() ? unpruned_reason(manifest, method, choice) : capped;
     images_.emplace(next_image_, std::move(image));
     image_timings_.vision_ms += vision_ms;
@@ -183,7 +142,7 @@ int32_t Session::add_image(const FrameView& picture, double keep, const std::str
     return next_image_++;
 }
 
-int32_t Session::add_image_file(const std::string& path, double keep, const std::string& method) {
+int32_t Session::add_image_file(const std::string& path, const KeepRequest& keep, const std::string& method) {
     const Clock::time_point start = Clock::now();
     const Rgb picture = decode_image_file(path);
     const double decode_ms = elapsed_ms(start);
@@ -198,6 +157,24 @@ const SessionImage& Session::image(int32_t image) const {
     throw Error(EP_ERROR_INVALID_ARGUMENT, "the session has no image " + std::to_string(image));
 }
 
+const SessionImage& Session::seen_image(int32_t image) const {
+    const SessionImage& known = this->image(image);
+    if (known.seen.kept > 0) return known;
+    throw Error(EP_ERROR_INVALID_ARGUMENT, "image " + std::to_string(image) + " has no kept tokens yet: method \"" +
+                                               known.method + "\" reads the question, so ask one first");
+}
+
+void Session::select(int32_t image, const std::vector<int32_t>& ids, const QuestionText& question, RunContext& runs) {
+    SessionImage& known = images_.at(image);
+    std::vector<int32_t> asked = ids;
+    VisionResult seen =
+        select_tokens(*model_, known.method, known.count, *known.encoded, known.padding, question, runs);
+    // Equal tokens have equal keys and values, so a question that keeps the same ones may go on from them.
+    if (seen.embeds != known.seen.embeds) cache_.forget_image(image);
+    known.seen = std::move(seen);
+    known.question.swap(asked);
+}
+
 void Session::remove_image(int32_t image) {
     this->image(image);
     cache_.forget_image(image);
@@ -205,22 +182,22 @@ void Session::remove_image(int32_t image) {
 }
 
 void Session::set_embeds(int32_t image, const float* data, int64_t kept, int64_t width) {
-    const SessionImage& known = this->image(image);
+    const VisionResult& known = seen_image(image).seen;
     if (kept != known.kept || width != known.width) {
         throw Error(EP_ERROR_INVALID_ARGUMENT, "image " + std::to_string(image) + " has embeddings of shape " +
                                                    shape_text({known.kept, known.width}) + ", not " +
                                                    shape_text({kept, width}));
     }
     cache_.forget_image(image);
-    images_.at(image).embeds.assign(data, data + kept * width);
+    images_.at(image).seen.embeds.assign(data, data + kept * width);
 }
 
 std::vector<ImageSlots> Session::image_slots(const PromptRequest& request) const {
     std::vector<ImageSlots> slots;
     if (request.images) {
-        for (const int32_t id : *request.images) slots.push_back({id, image(id).kept});
+        for (const int32_t id : *request.images) slots.push_back({id, image(id).count});
     } else {
-        for (const auto& [id, image] : images_) slots.push_back({id, image.kept});
+        for (const auto& [id, image] : images_) slots.push_back({id, image.count});
     }
     return slots;
 }

@@ -9,34 +9,38 @@
 #include <vector>
 
 #include "abort.h"
+#include "keep_choice.h"
 #include "kv_cache.h"
 #include "model.h"
 #include "prompt.h"
 #include "sampler.h"
+#include "vision.h"
 
 namespace edgeprune {
 
 // Milliseconds and counts behind ep_stats.
 struct Timings {
-    double decode_image_ms = 0, preprocess_ms = 0, vision_ms = 0;
+    double decode_image_ms = 0, preprocess_ms = 0, vision_ms = 0, select_ms = 0;
     double embed_ms = 0, prefill_ms = 0, decode_ms = 0, ttft_ms = 0, total_ms = 0;
     double resize_ms = 0, graph_ms = 0, decode_graph_ms = 0;
     int64_t decode_steps = 0, new_tokens = 0, kv_bytes = 0;
 
     // Of the images only.
-    double images_ms() const { return preprocess_ms + vision_ms; }
+    double images_ms() const { return preprocess_ms + vision_ms + select_ms; }
 };
 
 struct SessionImage {
     std::string method;
-    double keep = 0;  // the ratio asked for
+    double keep = 0;  // the ratio asked for, or K / N where K was chosen from the scores
+    std::optional<AutoKeep> automatic;
     int32_t width_px = 0, height_px = 0;
-    std::vector<float> embeds;  // (K, D)
-    int64_t kept = 0, width = 0;
-    std::vector<int64_t> keep_idx;  // (K)
-    std::vector<float> scores;      // (N) or empty
-    std::vector<float> padding;     // (N), 1 for letter-box padding; or empty
-    std::string reason;             // why nothing was pruned, or why K is below the ratio asked for; else empty
+    int64_t count = 0;           // K
+    VisionResult seen;           // of the last question, where the method reads it
+    std::vector<float> padding;  // (N), 1 for letter-box padding; or empty
+    std::string reason;          // why nothing was pruned, or why K is below the ratio asked for; else empty
+    // Of methods that read the question:
+    std::optional<Encoded> encoded;  // what the select graph reads
+    std::vector<int32_t> question;   // ids of the question that `seen` belongs to; empty: there was none yet
 };
 
 struct PromptRequest {
@@ -98,11 +102,13 @@ public:
     // The caller of everything below holds a Use, except for abort().
     void reset();
     void truncate(int64_t kv_tokens);
-    // keep: 0 for the default. method: "" for the default. Returns the image's id.
-    int32_t add_image(const FrameView& picture, double keep, const std::string& method);
-    int32_t add_image_file(const std::string& path, double keep, const std::string& method);
+    // method: "" for the default. Returns the image's id.
+    int32_t add_image(const FrameView& picture, const KeepRequest& keep, const std::string& method);
+    int32_t add_image_file(const std::string& path, const KeepRequest& keep, const std::string& method);
     void remove_image(int32_t image);
     const SessionImage& image(int32_t image) const;
+    // The same, with tokens kept. Throws Error when its method reads the question and there was none yet.
+    const SessionImage& seen_image(int32_t image) const;
     void set_embeds(int32_t image, const float* data, int64_t kept, int64_t width);
 
     // Throws Error; with EP_ERROR_ABORTED and EP_ERROR_DEADLINE answer() holds what had been made.
@@ -123,6 +129,8 @@ private:
     friend class Generation;
     friend class Scoring;
     std::vector<ImageSlots> image_slots(const PromptRequest& request) const;
+    // Chooses the tokens of an image for a question; the KV cache forgets those that it had, where they differ.
+    void select(int32_t image, const std::vector<int32_t>& ids, const QuestionText& question, RunContext& runs);
 
     std::shared_ptr<const Model> model_;
     mutable std::atomic<bool> busy_{false};

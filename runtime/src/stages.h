@@ -1,4 +1,4 @@
-// The three graph runs of an answer: vision, embedding, decoder.
+// The graph runs of an answer that follow the vision part: embedding and decoder.
 #pragma once
 
 #include <cstdint>
@@ -8,23 +8,6 @@
 #include "model.h"
 
 namespace edgeprune {
-
-struct VisionResult {
-    std::vector<float> embeds;  // (K, D)
-    int64_t kept = 0, width = 0;
-    std::vector<int64_t> keep_idx;  // (K)
-    std::vector<float> scores;      // (N), empty when the method has none
-};
-
-// Preprocessed pixels, normalised, as the vision graph of a method reads them: (1, 3, height, width) float32.
-// Throws Error(EP_ERROR_BUNDLE) when the graph reads another size.
-TensorPtr pixel_tensor(const Model& model, const std::string& method, const Rgb& pixels);
-
-// Pixels and their padding_mask -> kept visual tokens. K is read from the executed tensors.
-// Throws Error(EP_ERROR_BACKEND) when the graph kept another number than `keep`, or made scores or embeddings that are
-// NaN or Inf.
-VisionResult encode_image(const Model& model, const std::string& method, int64_t keep, const TensorPtr& pixels,
-                          const std::vector<float>& padding, RunContext& context);
 
 // (L) ids -> (L, D) embeddings.
 std::vector<float> embed_tokens(const Model& model, const std::vector<int32_t>& ids, RunContext& context);

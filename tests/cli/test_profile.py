@@ -18,7 +18,7 @@ CASE_FIELDS = [
     "variant", "method", "keep", "visual_tokens", "kept_tokens", "applied", "reason", "prompt_tokens", "new_tokens",
     "kv_tokens", "kv_bytes", "stages_ms", "trials",
 ]  # fmt: skip
-STAGES = ["decode_image", "preprocess", "vision", "embed", "prefill", "decode", "ttft", "tpot", "total"]
+STAGES = ["decode_image", "preprocess", "vision", "select", "embed", "prefill", "decode", "ttft", "tpot", "total"]
 STAGES += ["resize", "graph", "own", "decode_graph"]
 SPREAD = ["p50", "p90", "p99", "stdev", "least", "most", "trials"]
 

@@ -293,8 +293,9 @@ def test_real_widths_for_three_gpus_with_a_keep_range(tmp_path: pathlib.Path) ->
     bundle = tmp_path / "wide.bundle"
     done = edgeprune(
         "export", "--model", "llava15", "--random-weights", "--dtype", "fp16",
-        "--keep", 0.1, "--keep-range", "0.05:1.0", "--set", "text.num_hidden_layers=1", "--set", "vision.num_hidden_layers=4", "--prune", "fastervlm",
-        "--prune", "divprune", "-o", bundle, timeout=1500,
+        "--keep", 0.1, "--keep-range", "0.05:1.0", "--set", "text.num_hidden_layers=1",
+        "--set", "vision.num_hidden_layers=4", "--prune", "fastervlm", "--prune", "divprune", "-o", bundle,
+        timeout=1500,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     target = "tensorrt-rtx:sm86,sm89,sm120"

@@ -9,11 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from edgeprune.errors import PruningError
-from edgeprune.export import pipeline
 from edgeprune.pruning.base import VisualFeatures
-from edgeprune.pruning.registry import method_class, parse
-from edgeprune.recipe import ExportRecipe
+from edgeprune.pruning.registry import parse
 from edgeprune.tolerances import TOLERANCES
 from tests.pruning import oracles_question
 from tests.pruning.greedy_cases import in_torch as without_text
@@ -115,16 +112,6 @@ def test_patches_are_unique_and_in_range(spec: str) -> None:
             assert len(set(patches.tolist())) == len(patches)
             assert patches.max(initial=0) < 64
             assert np.isfinite(features).all()
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_export_refuses_a_question_that_no_graph_takes(name: str) -> None:
-    with pytest.raises(PruningError) as caught:
-        pipeline.plan(ExportRecipe(model="tiny", prune=(name,), keep=0.25))
-    words = str(caught.value)
-    assert f"{name} reads the question, which exported graphs do not take yet" in words
-    assert f"nearest that fits is {method_class(name).nearest[0]}" in words
-    assert "\n" not in words
 
 
 def test_mmtok_without_weight_on_the_question_is_mmtok_vv() -> None:
