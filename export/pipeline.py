@@ -6,25 +6,21 @@ Public: `export(recipe, output)` and `plan(recipe)`.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import platform
 import re
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import edgeprune
 from edgeprune import retention
 from edgeprune.bundle import BundleWriter
 from edgeprune.errors import PruningError
-from edgeprune.export import calibrate, parity
+from edgeprune.export import bundle_manifest, calibrate, parity
 from edgeprune.export import golden as golden_files
-from edgeprune.export.background_weights import BackgroundWeights, find
-from edgeprune.export.checkpoint import FOLDERS, Checkpoint, resolve
-from edgeprune.export.models.background import KIND
+from edgeprune.export.background_weights import find
+from edgeprune.export.checkpoint import resolve
+from edgeprune.export.job import Job
 from edgeprune.export.models.base import ModelFamily
 from edgeprune.export.models.registry import family_class
 from edgeprune.export.preprocess import (
@@ -37,22 +33,15 @@ from edgeprune.export.preprocess import (
 )
 from edgeprune.export.reference import Reference, reference_bytes
 from edgeprune.export.tokens import Tokens, read_tokens, write_tokenizer
-from edgeprune.export.trace import OPSET
 from edgeprune.export.weights import WeightSource
 from edgeprune.export.writer import DTYPES, GraphSet
-from edgeprune.keep import count_runs, keep_count
-from edgeprune.machine import memory_bytes
+from edgeprune.keep import keep_count
 from edgeprune.pruning.base import PruningMethod
 from edgeprune.pruning.in_encoder import InEncoder
 from edgeprune.pruning.registry import parse
 from edgeprune.recipe import ExportRecipe
 
 Progress = Callable[[str, int, int], None]
-
-#: the least ONNX Runtime whose CPU kernels cover opset 20
-MIN_ONNXRUNTIME: Final = "1.17"
-
-_PACKAGES: Final = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 
 @dataclass(frozen=True)
@@ -77,57 +66,6 @@ class ExportPlan:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Job:
-    """A recipe with everything it names looked up.
-
-    Attributes:
-        processor: preprocessor_config.json, letter-boxing where the recipe does.
-        preprocess: what the manifest says of it.
-        methods: key (its name in the bundle) -> method and K at the default keep ratio.
-        notes: sentences for the manifest.
-    """
-
-    recipe: ExportRecipe
-    checkpoint: Checkpoint
-    family: ModelFamily
-    processor: dict[str, Any]
-    preprocess: dict[str, Any]
-    methods: dict[str, tuple[PruningMethod, int]]
-    graphs: GraphSet
-    background: BackgroundWeights | None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def default(self) -> str:
-        return next(iter(self.methods))
-
-    @property
-    def max_keep(self) -> float:
-        """The largest keep ratio a request may ask for: what a stage before the encoder lets through caps it."""
-        return min(self.recipe.keep_range[1], max(method.max_keep for method, _ in self.methods.values()))
-
-    def source(self) -> WeightSource:
-        """Weights of the checkpoint and of the background scorer. PruningError: heads of another encoder."""
-        source = self.checkpoint.source(self.family.canonical)
-        if self.background is None:
-            return source
-        joined = self.background.source(source, self.preprocess)
-        blocks = {
-            b for m, _ in self.methods.values() for s, b in self.family.path(m).signal_blocks.items() if s.kind == KIND
-        }
-        if blocks:
-            self.background.require_heads(blocks, self.checkpoint.id, self.family.patch_embedding(source))
-        return joined
-
-    def reason_without_reference(self) -> str | None:
-        """Why the torch reference cannot run here, or None."""
-        need, free = reference_bytes(self.family), memory_bytes()[1]
-        if need <= free:
-            return None
-        return f"the torch reference needs about {need >> 20} MiB of memory and {free >> 20} MiB are free"
-
-
 def plan(recipe: ExportRecipe) -> ExportPlan:
     """What `export` would do; reads configuration files only."""
     job = prepare(recipe, None)
@@ -147,7 +85,7 @@ def plan(recipe: ExportRecipe) -> ExportPlan:
         for key, (method, _) in job.methods.items()
         if calibrate.uncalibrated(method) and dict(recipe.overrides).get("calibration") is None
     ]
-    notes += _about_background(job)
+    notes += bundle_manifest.about_background(job)
     reason = job.reason_without_reference()
     if reason:
         notes.append(f"no parity check and no golden tensors: {reason}")
@@ -290,7 +228,7 @@ def _write(job: Job, folder: Path, name: str, report: Progress) -> dict[str, Any
         report("compare with torch", 0, 1)
         rows = _check(job, folder, tokens, source)
         golden = {"inputs": "golden/inputs.npz", "outputs": "golden/outputs.npz"}
-    return _manifest(job, name, tokens, graphs, golden, rows)
+    return bundle_manifest.manifest(job, name, tokens, graphs, golden, rows)
 
 
 def _check(job: Job, folder: Path, tokens: Tokens, source: WeightSource) -> list[parity.Row]:
@@ -306,97 +244,3 @@ def _check(job: Job, folder: Path, tokens: Tokens, source: WeightSource) -> list
     made.write(folder / "golden")
     files = {key: job.graphs.vision_files(key) for key in job.methods}
     return parity.check(folder / "onnx", made, reference, job.methods, files, job.default, job.recipe.dtype)
-
-
-def _manifest(
-    job: Job, name: str, tokens: Tokens, graphs: dict[str, Any], golden: dict[str, str], rows: list[parity.Row]
-) -> dict[str, Any]:
-    checkpoint, family, recipe = job.checkpoint, job.family, job.recipe
-    return {
-        "schema_version": 1,
-        "name": name,
-        "family": family.model_type,
-        "source": {
-            "id": checkpoint.id,
-            "revision": checkpoint.revision,
-            "sha256": checkpoint.sha256(),
-            "random_weights": checkpoint.random_weights,
-        },
-        "recipe": _recorded(recipe, checkpoint),
-        "notes": [*tokens.notes, *job.notes, *_unstable(job.methods), *_about_background(job)],
-        "visual_tokens": family.visual_tokens,
-        "grid": list(family.grid),
-        "keep": _keep(recipe, job.max_keep),
-        "methods": {
-            "default": job.default,
-            "each": {key: _method(key, method, job) for key, (method, _) in job.methods.items()},
-        },
-        "preprocess": job.preprocess,
-        "prompt": {"segments": tokens.segments},
-        "tokens": tokens.manifest,
-        "positions": family.positions,
-        "context_length": family.config.text_config.max_position_embeddings,
-        "graphs": graphs,
-        "opset": OPSET,
-        "min_onnxruntime": MIN_ONNXRUNTIME,
-        "variants": [],
-        "golden": golden,
-        "parity": rows,
-        "versions": {
-            "edgeprune": edgeprune.__version__,
-            "python": platform.python_version(),
-            **{package: metadata.version(package) for package in _PACKAGES},
-        },
-    }
-
-
-def _keep(recipe: ExportRecipe, most: float) -> dict[str, Any]:
-    bounds = {"default": recipe.keep, "min": recipe.keep_range[0], "max": most}
-    return bounds if recipe.auto is None else {**bounds, "auto": dataclasses.asdict(recipe.auto)}
-
-
-def _unstable(methods: dict[str, tuple[PruningMethod, int]]) -> list[str]:
-    """A sentence for each method that has no golden tensors."""
-    return [
-        f"{key} has no golden tensors and its kept tokens are not compared with torch: rounding may change them"
-        for key, (method, _) in methods.items()
-        if not method.stable
-    ]
-
-
-def _about_background(job: Job) -> list[str]:
-    """Sentences on the scorer's weights and on a keep range that ends below the one asked for."""
-    if job.background is None:
-        return []
-    notes = [job.background.describe()]
-    if job.max_keep < job.recipe.keep_range[1]:
-        notes.append(f"keep ends at {job.max_keep:g}: no more patches enter the encoder")
-    return notes
-
-
-def _recorded(recipe: ExportRecipe, checkpoint: Checkpoint) -> dict[str, Any]:
-    """The recipe without paths of this machine."""
-    fields = recipe.to_dict()
-    fields["overrides"] = {k: Path(v).name if k in FOLDERS else v for k, v in fields["overrides"].items()}
-    if recipe.background_weights is not None:
-        fields["background_weights"] = Path(recipe.background_weights).name
-    return {**fields, "model": checkpoint.id if Path(recipe.model).is_dir() else recipe.model}
-
-
-def _method(key: str, method: PruningMethod, job: Job) -> dict[str, Any]:
-    static, total = job.graphs.static_keep(key), job.family.visual_tokens
-    valid = method.valid_k(total)
-    restricted = {} if static or len(valid) == total else {"keep_counts": count_runs(valid)}
-    return {
-        "name": key,
-        "spec": method.spec,
-        "parameters": method.parameters,
-        "stages": list(method.stages),
-        "where": method.where,
-        "scope": method.scope,
-        "text": method.text,
-        "dynamic_keep": static is None,
-        "static_keep": static,
-        "has_scores": method.has_scores,
-        **restricted,
-    }

@@ -11,7 +11,7 @@ import pytest
 
 from edgeprune.bundle import Bundle
 from edgeprune.errors import CheckpointError, EdgepruneError, PruningError
-from edgeprune.export import calibrate, parity, pipeline
+from edgeprune.export import bundle_manifest, calibrate, parity, pipeline
 from edgeprune.measure import parity as replaying
 from edgeprune.recipe import ExportRecipe
 from tests.checkpoints import Shape, write_checkpoint
@@ -84,7 +84,7 @@ def test_calibration_reads_a_folder_of_pictures(tmp_path: pathlib.Path) -> None:
     method = made.methods["flowcut"][0]
     assert method.parameters["counts"]
     assert made.notes == ("flowcut was calibrated on 2 pictures of the folder given",)
-    assert pipeline._recorded(recipe, made.checkpoint)["overrides"] == {"calibration": tmp_path.name}
+    assert bundle_manifest.recorded(recipe, made.checkpoint)["overrides"] == {"calibration": tmp_path.name}
     empty = tmp_path / "empty"
     empty.mkdir()
     for folder, words in ((empty, "holds no picture"), (tmp_path / "absent", "no such directory")):

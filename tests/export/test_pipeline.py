@@ -14,7 +14,7 @@ import pytest
 
 from edgeprune.bundle import Bundle
 from edgeprune.errors import CheckFailed, PruningError, UserError
-from edgeprune.export import parity, pipeline, writer
+from edgeprune.export import job, parity, pipeline, writer
 from edgeprune.keep import keep_count
 from edgeprune.recipe import ExportRecipe
 from edgeprune.tolerances import TOLERANCES
@@ -198,7 +198,7 @@ def test_failed_parity_leaves_nothing(tmp_path: pathlib.Path, monkeypatch: pytes
 def test_without_room_for_the_reference_the_manifest_says_so(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "memory_bytes", lambda: (1 << 30, 1 << 20))
+    monkeypatch.setattr(job, "memory_bytes", lambda: (1 << 30, 1 << 20))
     monkeypatch.setattr(writer, "trace", lambda *_: onnx_stub())
     monkeypatch.setattr(writer, "attach", lambda *_: [])
     out = pipeline.export(ExportRecipe(model="tiny", prune=("none",)), tmp_path / "out.bundle")
