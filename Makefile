@@ -12,11 +12,12 @@ NATIVE_SOURCES := CMakeLists.txt $(wildcard runtime/src/* runtime/include/* test
 LIBRARY := $(BUILD)/libedgeprune.so
 RUN := EDGEPRUNE_LIB=$(CURDIR)/$(LIBRARY) EDGEPRUNE_NATIVE_DIR=$(CURDIR)/$(BUILD) HF_HUB_OFFLINE=1 $(BIN)
 
-.PHONY: help demo test test-slow check format native package bench bench-pruning bench-retention bench-runtime bench-export bench-peers fuzz sanitize clean
+.PHONY: help demo test test-slow check format native package clean fuzz sanitize
+.PHONY: bench bench-pruning bench-background bench-retention bench-runtime bench-export bench-peers
 .DELETE_ON_ERROR:
 
 help:  ## print this list
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: $(STAMPS)/demo $(LIBRARY)  ## install, export the demo model, ask about three pictures, draw the kept tokens
 	$(RUN)/python examples/demo/demo.py --output $(OUT)
@@ -47,8 +48,11 @@ package: $(LIBRARY)  ## libedgeprune as a tarball and a Debian package, in dist/
 bench: $(STAMPS)/demo $(LIBRARY)  ## time the demo bundle at keep 1 and 0.1, interleaved; JSON under benchmarks/results
 	$(RUN)/python benchmarks/demo_keep.py
 
-bench-pruning: $(STAMPS)/dev  ## time every pruning method beside a ViT-L/14-336 encoder, interleaved; JSON under benchmarks/results
-	$(BIN)/python -m benchmarks.pruning_cost
+bench-pruning: $(STAMPS)/dev  ## time every pruning method beside a ViT-L/14-336 encoder, interleaved; JSON under benchmarks/results, table in docs/pruning.md
+	$(BIN)/python -m benchmarks.pruning_cost --write-docs
+
+bench-background: $(STAMPS)/dev $(STAMPS)/demo  ## time the vision stage with and without pruning before the encoder, interleaved; JSON under benchmarks/results
+	$(BIN)/python -m benchmarks.background
 
 bench-peers: $(STAMPS)/dev $(LIBRARY)  ## beside transformers and OpenVINO GenAI on a 1.4 B shape; 13 GB of disk, 16 GB of memory, half an hour
 	$(RUN)/python -m benchmarks.peers.run
@@ -84,7 +88,7 @@ clean:  ## remove what the build made, the virtual environment included
 
 # Files whose tests drive native programs. Those that load the library into Python cannot be sanitized this way.
 SANITIZED_thread := tests/runtime/test_sessions_on_threads.py
-SANITIZED_address := $(SANITIZED_thread) $(addprefix tests/runtime/test_,fuzz_corpus.py tokenizer.py image_files.py image.py sha256.py float16.py)
+SANITIZED_address := $(SANITIZED_thread) $(addprefix tests/runtime/test_,fuzz_corpus.py kv_cache.py tokenizer.py image_files.py image.py sha256.py float16.py)
 
 CXX_FILES = $(filter-out %.inc,$(wildcard runtime/src/*.cpp runtime/src/*.h runtime/include/*.h* tests/runtime/native/*.cpp tests/runtime/native/work/*.cpp tests/runtime/abi/*.c* tests/runtime/fuzz/*.cpp tests/runtime/fuzz/*.h examples/c/*.c examples/cpp/*.cpp))
 

@@ -1,30 +1,37 @@
 """Time every pruning method alone beside a ViT-L/14-336 encoder, trial by trial in turn; write the raw trials as JSON.
 
-    python -m benchmarks.pruning_cost [--trials 12]
+    python -m benchmarks.pruning_cost [--trials 12] [--write-docs | --only-docs]
 Each method is the graph that tests/pruning checks (its signals are inputs), N = 576, C = 1024, K = 58, one picture, one
 thread. Methods that read projected tokens are also timed on D = 4096, the width of LLaVA-1.5-7B's decoder, and what
 projecting N instead of K tokens adds is a row of its own. Of methods that prune inside the encoder the steps of all
 blocks are timed, not what they save. The encoder is two blocks with random weights, scaled to 23
-(all that LLaVA-1.5 runs) without the patch embedding. Takes about two minutes. docs/pruning.md reads the result.
+(all that LLaVA-1.5 runs) without the patch embedding, in fp32 and with every product in dynamic int8 as `edgeprune
+build --target cpu --precision int8` makes them. --write-docs puts the result into docs/pruning.md, --only-docs the
+newest one that is there. Takes about two minutes.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import pathlib
 import platform
 import statistics
+import tempfile
 import time
 from functools import partial
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import onnxruntime
 import torch
 
+from benchmarks import docs_tables, pruning_cost_docs
 from benchmarks.pruning_work import GOALS, SIGNAL_FLOPS, WORK, Sizes, encoder_flops, projector_flops
+from edgeprune.engines.quantise import quantise
 from edgeprune.export.models.layers import Linear
 from edgeprune.export.models.vit import Block, VitSpec
 from edgeprune.export.trace import Axis, Interface, trace
@@ -34,7 +41,6 @@ from edgeprune.pruning.registry import method_names, parse
 from edgeprune.pruning.selectors import gather_tokens
 from tests.pruning.attention_cases import Stage
 
-REPO = pathlib.Path(__file__).resolve().parent.parent
 N, K, C, D, HEADS, MLP = 576, 58, 1024, 4096, 16, 4096
 #: tokens of a question
 M = 16
@@ -51,6 +57,7 @@ SIGNAL_SHAPES: dict[str, tuple[int, ...]] = {
     "cls_hidden": (1, C),
     "projector_sensitivity": (N,),
     "anchor_embeddings": (3, C),
+    "foreground": (N,),
 }
 SPEC = VitSpec(C, HEADS, C // HEADS, 24, MLP, "quick_gelu", 1e-5, 14, (24, 24), 24, True, False, False, True, 2, 1, ())
 
@@ -59,11 +66,11 @@ class Timed:
     """A graph in ONNX Runtime with random inputs."""
 
     def __init__(
-        self, module: torch.nn.Module, inputs: tuple[Axis, ...], outputs: tuple[Axis, ...], nested: int
+        self, module: torch.nn.Module, inputs: tuple[Axis, ...], outputs: tuple[Axis, ...], nested: int, keep: int = K
     ) -> None:
-        """`nested`: how many inputs, from the first on, the module takes as one list."""
+        """`nested`: how many inputs, from the first on, the module takes as one list. `keep`: what K stands for."""
         rng = np.random.default_rng(0)
-        free = {"K": K}
+        free = {"K": keep}
         drawn = {axis.name: rng.normal(size=[free.get(str(d), d) for d in axis.shape]) for axis in inputs}
         # what a softmax makes is positive and sums to one
         drawn = {name: np.abs(x) / np.abs(x).sum(-1, keepdims=True) if "attention" in name else x
@@ -76,12 +83,29 @@ class Timed:
         for name, value in model.graph.initializers.items():
             if name in dict(module.named_parameters()):
                 value.const_value = ir.tensor(rng.normal(size=tuple(value.shape)).astype(np.float32) * 0.02, name=name)
+        self._open(ir.to_proto(model))
+
+    def _open(self, proto: onnx.ModelProto) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level, options.intra_op_num_threads = 3, 1
-        content = ir.to_proto(model).SerializeToString()
+        self.proto = proto
+        content = proto.SerializeToString()
         self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         self.feeds = {item.name: self.feeds[item.name] for item in self.session.get_inputs()}
         self.trials: list[float] = []
+
+    def int8(self) -> Timed:
+        """The same graph and inputs with every product of a weight in dynamic int8."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "graph.onnx"
+            path.write_bytes(self.proto.SerializeToString())
+            made = copy.copy(self)
+            made._open(quantise(path, []))
+        return made
+
+    def products(self, *kinds: str) -> int:
+        """How many nodes of these operators the graph has."""
+        return sum(node.op_type in kinds for node in self.proto.graph.node)
 
     def run(self) -> None:
         """One trial, milliseconds."""
@@ -128,7 +152,9 @@ def stage(method: PruningMethod, width: int) -> Timed:
     if method.text:
         inputs += [Axis("t", "text_embeds", "float32", (1, M, width)), Axis("m", "text_mask", "float32", (1, M))]
     outputs = (Axis("i", "keep_idx", "int64", (1, "K")), Axis("o", "out", "float32", (1, "K", width)))
-    return Timed(Stage(method), tuple(inputs), outputs, nested)
+    # methods that serve only some counts: the nearest to K
+    keep = min(method.valid_k(N), key=lambda count: abs(count - K))
+    return Timed(Stage(method), tuple(inputs), outputs, nested, keep)
 
 
 def encoder() -> Timed:
@@ -156,12 +182,13 @@ def paper(method: PruningMethod) -> dict[str, Any]:
     }
 
 
-def rows_of(timed: dict[str, Timed], encoder_ms: float) -> dict[str, dict[str, Any]]:
-    """SPEC -> its row; `none` has no graph of its own and costs nothing."""
+def rows_of(timed: dict[str, Timed], encoder_ms: float, int8_ms: float) -> dict[str, dict[str, Any]]:
+    """SPEC -> its row; `none` has no graph of its own and costs nothing. The goal is a share of the fp32 encoder."""
     rows: dict[str, dict[str, Any]] = {}
     for spec in (*method_names(), *MORE):
         row = paper(parse(spec))
         row["ratio_to_encoder"] = timed[spec].median / encoder_ms if spec in timed else 0.0
+        row["ratio_to_int8_encoder"] = timed[spec].median / int8_ms if spec in timed else 0.0
         if f"{spec}@{D}" in timed:
             row[f"ratio_at_width_{D}"] = timed[f"{spec}@{D}"].median / encoder_ms
         row["meets_goal"] = row["ratio_to_encoder"] <= row["goal"]
@@ -171,7 +198,8 @@ def rows_of(timed: dict[str, Timed], encoder_ms: float) -> dict[str, dict[str, A
 
 def measure(trials: int) -> dict[str, Any]:
     """Interleaved trials after one warm-up of each graph."""
-    timed = {"encoder": encoder(), "projector N": projector(N), "projector K": projector(K)}
+    fp32 = encoder()
+    timed = {"encoder": fp32, "encoder int8": fp32.int8(), "projector N": projector(N), "projector K": projector(K)}
     for spec in (*method_names(), *MORE):
         method = parse(spec)
         if method.where != "nowhere":
@@ -184,7 +212,7 @@ def measure(trials: int) -> dict[str, Any]:
     for _ in range(trials):
         for graph in timed.values():
             graph.run()
-    encoder_ms = timed["encoder"].median * BLOCKS / TIMED_BLOCKS
+    encoder_ms, int8_ms = (timed[name].median * BLOCKS / TIMED_BLOCKS for name in ("encoder", "encoder int8"))
     sizes = Sizes(N, K, C, C, HEADS)
     projecting = (timed["projector N"].median - timed["projector K"].median) / encoder_ms
     return {
@@ -197,12 +225,18 @@ def measure(trials: int) -> dict[str, Any]:
             "flops": round(encoder_flops(sizes, BLOCKS, MLP)),
             "without": "patch embedding; random weights; fp32",
         },
+        "encoder_int8": {
+            "ratio_to_encoder": int8_ms / encoder_ms,
+            "products": timed["encoder int8"].products("MatMulInteger"),
+            "products_of_a_block": timed["encoder int8"].products("MatMulInteger") // TIMED_BLOCKS,
+        },
         "projecting_all": {
             "ratio_to_encoder": projecting,
+            "ratio_to_int8_encoder": projecting * encoder_ms / int8_ms,
             "flops": round(projector_flops(N, C, D) - projector_flops(K, C, D)),
             "paid_by": [name for name in method_names() if parse(name).where == "after_projector"],
         },
-        "methods": rows_of(timed, encoder_ms),
+        "methods": rows_of(timed, encoder_ms, int8_ms),
         "trials_ms": {name: [round(t, 4) for t in graph.trials] for name, graph in timed.items()},
     }
 
@@ -210,14 +244,26 @@ def measure(trials: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=12)
-    result = measure(parser.parse_args().trials)
-    target = REPO / "benchmarks" / "results" / f"{time.strftime('%Y-%m-%d')}-pruning-cost.json"
+    parser.add_argument("--write-docs", action="store_true", help="measure, and put the result into docs/pruning.md")
+    parser.add_argument("--only-docs", action="store_true", help="put the newest result there; measure nothing")
+    args = parser.parse_args()
+    if args.only_docs:
+        pruning_cost_docs.write()
+    else:
+        record(measure(args.trials), write_docs=args.write_docs)
+
+
+def record(result: dict[str, Any], *, write_docs: bool) -> None:
+    """Keeps a result as JSON, in the docs when asked, and prints it."""
+    target = docs_tables.RESULTS / f"{time.strftime('%Y-%m-%d')}-{pruning_cost_docs.NAME}.json"
     target.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if write_docs:
+        pruning_cost_docs.write()
     for spec, row in result["methods"].items():
         state = "" if row["meets_goal"] else f"  over the goal of {row['goal']:.0%}"
         print(f"{spec:28} {row['ratio_to_encoder']:8.3%} of the encoder{state}")
     print(f"{'projecting all N':28} {result['projecting_all']['ratio_to_encoder']:8.3%} of the encoder")
-    print(target.relative_to(REPO))
+    print(target.relative_to(docs_tables.REPO))
 
 
 if __name__ == "__main__":

@@ -127,6 +127,22 @@ def _flowcut(s: Sizes) -> float:
     return total
 
 
+def _vflowopt(s: Sizes) -> float:
+    """Mean over heads, importance, four windows."""
+    return s.map_bytes / 4 + 2.0 * s.n**2 + 8.0 * s.n * s.c + 6 * s.sort
+
+
+def _dart_pre(s: Sizes) -> float:
+    """Four pivots."""
+    return 5.0 * s.n * s.c + 8.0 * s.n * s.c + 12 * s.sort
+
+
+def _aim_merge(s: Sizes) -> float:
+    """Four rounds of n / 2 by n / 2 cosines and as large a product with the tokens."""
+    lengths = [s.n / 2**i for i in range(4)]
+    return sum(length**2 * s.c + 5.0 * length * s.c for length in lengths)
+
+
 #: method -> its work; a key for every registered method
 WORK: Final[dict[str, Work]] = {
     "none": Work("attention", lambda s: 0.0, lambda s: 0.0),
@@ -141,6 +157,10 @@ WORK: Final[dict[str, Work]] = {
     "pagerank": Work("attention", _pagerank, lambda s: s.heads * _vector(s)),
     "prumerge": Work("attention", _prumerge, lambda s: 3.0 * 4 * s.k * s.n),
     "holov": Work("attention", _holov, lambda s: 4.0 * s.n * s.c + 4.0 * s.n**2 / 16),
+    "vflowopt": Work("attention", _vflowopt, lambda s: 4.0 * (s.n + 1) ** 2),
+    "agileprune": Work("greedy", lambda s: s.cosine + 5.0 * s.n**2 + 4.0 * s.k * s.n, lambda s: 2 * _matrix(s)),
+    "dart-pre": Work("greedy", _dart_pre, lambda s: 4.0 * s.n * s.c),
+    "aim-merge": Work("greedy", _aim_merge, lambda s: 4.0 * 2 * s.n * s.c + _matrix(s) / 4),
     "divprune": Work("greedy", lambda s: s.cosine + s.n * s.sort + 3.0 * s.k * s.n, lambda s: 2 * _matrix(s)),
     "todre": Work("greedy", lambda s: s.cosine + 3.0 * s.k * s.n, _matrix),
     "mmr": Work("greedy", lambda s: s.cosine + 5.0 * s.k * s.n, _matrix),
@@ -151,6 +171,7 @@ WORK: Final[dict[str, Work]] = {
     "scope": Work("greedy", lambda s: s.cosine + s.n**2 + _gain_steps(s), lambda s: 2 * _matrix(s)),
     "cdpruner": Work("greedy", _cdpruner, lambda s: 2 * _matrix(s) + 4.0 * s.k * s.n),
     "mmtok-vv": Work("greedy", lambda s: s.cosine + 4.0 * s.n**2 + _gain_steps(s), lambda s: 2 * _matrix(s)),
+    "background": Work("attention", _top_k, _vector),
 }
 
 #: kind of signal -> operations that the encoder spends on it and would not spend without it (its keys exist anyway)
@@ -163,15 +184,43 @@ SIGNAL_FLOPS: Final[dict[str, Callable[[Sizes], float]]] = {
     "cls_hidden": lambda s: 0.0,
     "hidden": lambda s: 0.0,
     "anchor_embeddings": lambda s: 0.0,
+    "foreground": lambda s: scorer_flops(s.n),
     # along its default number of directions
     "projector_sensitivity": lambda s: Signal("").directions * 2.0 * s.d * (s.v + s.n * (s.d + 1)) + 8.0 * s.n * s.d,
 }
+
+
+def scorer_flops(n: int, width: int = 128, layers: int = 2, patch_px: int = 14) -> float:
+    """Operations of the background scorer on N patches, MLP of four times its width."""
+    return 2.0 * n * 3 * patch_px**2 * width + layers * (24.0 * n * width**2 + 4.0 * n**2 * width) + 2.0 * n * width
 
 
 def encoder_flops(s: Sizes, blocks: int, mlp: int) -> float:
     """Operations of `blocks` transformer blocks on S tokens, MLP of width `mlp`."""
     tokens = s.n + 1
     return blocks * (tokens * s.v * (8.0 * s.v + 4.0 * mlp) + 4.0 * tokens**2 * s.v)
+
+
+def vision_flops(
+    *,
+    n: int,
+    entered: int,
+    kept: int,
+    width: int,
+    mlp: int,
+    blocks: int,
+    patch_px: int,
+    decoder_width: int,
+    scorer: bool,
+) -> float:
+    """Operations of a whole vision graph: patch embedding of N, `blocks` blocks on the patches that entered and [CLS],
+    the last of them with queries and MLP for kept tokens only, projector on kept tokens, and the background scorer."""
+    tokens = entered + 1
+    patches = 2.0 * n * 3 * patch_px**2 * width
+    whole = (blocks - 1) * (tokens * width * (8.0 * width + 4.0 * mlp) + 4.0 * tokens**2 * width)
+    last = 4.0 * tokens * width**2 + kept * (4.0 * width**2 + 4.0 * width * mlp + 4.0 * tokens * width)
+    own = scorer_flops(n) if scorer else 0.0
+    return patches + whole + last + projector_flops(kept, width, decoder_width) + own
 
 
 def thinned_encoder_flops(s: Sizes, counts: tuple[int, ...], mlp: int) -> float:

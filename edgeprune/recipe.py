@@ -36,6 +36,7 @@ class ExportRecipe:
         dtype: weights and activations, "fp32" or "fp16"; scores stay fp32.
         letterbox: pad pictures to a square with the mean colour, instead of cropping them; the graphs are told which
             patches are padding and keep them last.
+        background_weights: safetensors file of the background scorer; None: those of the package.
 
     Raises:
         UserError: a field is out of its range.
@@ -52,6 +53,7 @@ class ExportRecipe:
     overrides: tuple[tuple[str, str], ...] = ()
     dtype: str = "fp32"
     letterbox: bool = False
+    background_weights: str | None = None
 
     def __post_init__(self) -> None:
         _check_text(self)
@@ -151,6 +153,8 @@ def _check_text(recipe: ExportRecipe) -> None:
         raise UserError("model must name an alias, a checkpoint directory or a hub id.")
     if recipe.revision is not None and (not isinstance(recipe.revision, str) or not recipe.revision.strip()):
         raise UserError("revision must name a branch, a tag or a commit.")
+    if recipe.background_weights is not None and not str(recipe.background_weights).strip():
+        raise UserError("background_weights must name a safetensors file.")
     for name in ("static_keep", "random_weights"):
         _typed(getattr(recipe, name), bool, name, "true or false")
 

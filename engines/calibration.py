@@ -69,7 +69,7 @@ def _vision_feeds(graph: Graph, values: Array, visual_tokens: int) -> dict[str, 
     }
     unknown = [tensor.role for tensor in graph.inputs if tensor.role not in known]
     if unknown:
-        raise UserError(f"{graph.file} reads {unknown[0]}, which int8 has no inputs to measure with yet.")
+        raise UserError(f"{graph.file} reads {unknown[0]}, which there are no inputs to measure with yet.")
     return {tensor.name: known[tensor.role] for tensor in graph.inputs}
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from edgeprune import machine
 from edgeprune.bundle import Bundle
 from edgeprune.engines import calibration, int4, precisions, quantise
+from edgeprune.engines.accuracy import distance
 from edgeprune.engines.targets import Target
 from edgeprune.engines.weights import WeightFile
 from edgeprune.errors import CheckFailed, UserError
@@ -213,11 +214,3 @@ def _copy(model: Any) -> Any:
     copy = type(model)()
     copy.CopyFrom(model)
     return copy
-
-
-def distance(found: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any]) -> float:
-    """1 - cosine of two tensors as one vector each; 1 where the shapes differ or a value is not finite."""
-    if found.shape != wanted.shape or not np.isfinite(found).all():
-        return 1.0
-    a, b = found.astype(np.float64).ravel(), wanted.astype(np.float64).ravel()
-    return float(1 - a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-300))

@@ -20,12 +20,19 @@ class EnginePlan:
 
     Attributes:
         file: name of the engine's file.
+        name: the method, or "decoder".
         profiles: name -> input -> range, in the order in which the engine has them: TensorRT knows them by number.
     """
 
     file: str
     graph: Graph
     profiles: Mapping[str, Profile]
+    name: str = "decoder"
+
+    @property
+    def stage(self) -> str:
+        """The word that `--precision` has for it."""
+        return "decoder" if self.name == "decoder" else "vision"
 
     def profiles_json(self) -> list[dict[str, Any]]:
         """JSON-ready: [{"name", "inputs": {input: {"min", "opt", "max"}}}]."""
@@ -42,7 +49,7 @@ def plans(manifest: Manifest) -> list[EnginePlan]:
         UserError: nothing in the manifest bounds a dimension of an input.
     """
     found = [
-        EnginePlan(engine_name(graph), graph, {"vision": _profile(graph, vision_spans(manifest, method))})
+        EnginePlan(engine_name(graph), graph, {"vision": _profile(graph, vision_spans(manifest, method))}, method)
         for method, stages in manifest.graphs.vision.items()
         for graph in stages
     ]

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 from edgeprune import devices
 from edgeprune.bundle import Bundle
-from edgeprune.engines import precisions, tensorrt
+from edgeprune.engines import calibration, dialects, precisions, tensorrt
 from edgeprune.engines.engine_plan import EnginePlan, plans
 from edgeprune.engines.targets import Target
-from edgeprune.errors import UserError
-from edgeprune.variant_writer import VariantWriter
+from edgeprune.manifest import ParityRow
+from edgeprune.variant_writer import VariantWriter, to_json
 
 
 def require(bundle: Bundle, target: Target, precision: dict[str, str]) -> None:
-    """UserError unless this bundle can become this variant: the graphs carry their types, and engines keep them."""
+    """UserError unless this bundle can become this variant."""
     for word in precision.values():
         target.require_build(word)
-    has = bundle.manifest.recipe.get("dtype", "fp32")
-    for graph, word in precision.items():
-        if word != has:
-            raise UserError(
-                f"the bundle's {graph} graph is {has} and an engine keeps the types of its graph: export the bundle "
-                f"again with --dtype {word}, or build --precision {has}."
-            )
+    dialects.require(bundle, precision)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What one build works with; `inputs` where graphs are changed and measured, `say` tells the user how it goes."""
+
+    bundle: Bundle
+    target: Target
+    precision: dict[str, str]
+    writer: VariantWriter
+    inputs: calibration.Inputs | None
+    say: Callable[[str], None]
 
 
 def module_of(target: Target) -> tensorrt.Module:
@@ -35,7 +44,7 @@ def module_of(target: Target) -> tensorrt.Module:
     return cast(tensorrt.Module, target.builder.replace("-", "_"))
 
 
-def fingerprint(bundle: Bundle, plan: EnginePlan, target: Target) -> dict[str, Any]:
+def fingerprint(bundle: Bundle, plan: EnginePlan, target: Target, word: str) -> dict[str, Any]:
     """All that decides what an engine is; engines of one fingerprint serve the same, though their bytes may differ.
 
     TensorRT-RTX builds for compute capabilities, whatever the machine has; TensorRT builds for the machine's GPU, so
@@ -49,7 +58,12 @@ def fingerprint(bundle: Bundle, plan: EnginePlan, target: Target) -> dict[str, A
         "versions": tensorrt.versions(module),
         "compute_capabilities": [f"{major}.{minor}" for major, minor in target.compute_capabilities],
         **(nothing if module == "tensorrt_rtx" else devices.facts()),
-        "options": {**tensorrt.OPTIONS, "profiles": plan.profiles_json()},
+        "options": {
+            **tensorrt.OPTIONS,
+            "precision": word,
+            "dialect": dialects.REVISION,
+            "profiles": plan.profiles_json(),
+        },
         "graph_sha256": {name: bundle.manifest.files[name].sha256 for name in names},
     }
 
@@ -75,7 +89,7 @@ def build(
     require(bundle, target, precision)
     tensorrt.require(module_of(target))
     todo = plans(bundle.manifest)
-    prints = [fingerprint(bundle, plan, target) for plan in todo]
+    prints = [fingerprint(bundle, plan, target, precision[plan.stage]) for plan in todo]
     slug, key = precisions.slug(target.slug, precision), key_of(prints)
     if not rebuild and any(v.slug == slug and v.key == key for v in bundle.manifest.variants):
         bundle.variant(slug)
@@ -83,30 +97,52 @@ def build(
     for line in [head_line(prints[0]), *(line for plan in todo for line in config_lines(plan))]:
         say(line)
     with VariantWriter(bundle.path, slug, key) as writer:
-        engines = [_engine(bundle, target, plan, found, writer, say) for plan, found in zip(todo, prints, strict=True)]
+        job = Job(bundle, target, precision, writer, _inputs(bundle, precision), say)
+        made = [_engine(job, plan) for plan in todo]
+        engines = [facts | {"fingerprint": found} for (facts, _), found in zip(made, prints, strict=True)]
         facts = {"target": target.name, "precision": precision, "engines": engines, "run": "never: no GPU was used"}
+        if job.inputs is not None:
+            facts["measured_on"] = job.inputs.source
         (writer.path / "build.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         entry = {"target": target.name, "precision": precision, "build": writer.name("build.json")}
-        writer.commit({**entry, "parity": []})
+        writer.commit({**entry, "parity": to_json([row for _, row in made if row is not None])})
     return slug, True
 
 
-def _engine(
-    bundle: Bundle, target: Target, plan: EnginePlan, found: dict[str, Any], writer: VariantWriter,
-    say: Callable[[str], None],
-) -> dict[str, Any]:  # fmt: skip
-    """Builds and writes one engine; what build.json says of it."""
-    started = time.monotonic()
-    engine = tensorrt.build_engine_bytes(
-        bundle.file(plan.graph.file),
-        list(plan.profiles.values()),
-        compute_capabilities=target.compute_capabilities,
-        module=module_of(target),
-    )
+def _inputs(bundle: Bundle, precision: dict[str, str]) -> calibration.Inputs | None:
+    """Inputs to measure with, where a graph becomes another."""
+    has = bundle.manifest.recipe.get("dtype", "fp32")
+    return None if set(precision.values()) == {has} else calibration.inputs(bundle)
+
+
+def _engine(job: Job, plan: EnginePlan) -> tuple[dict[str, Any], ParityRow | None]:
+    """Builds and writes one engine; what build.json says of it, and how far its graph is from the canonical one."""
+    with tempfile.TemporaryDirectory(dir=job.writer.path) as folder:
+        dialect = _dialect(job, plan, Path(folder))
+        started = time.monotonic()
+        engine = tensorrt.build_engine_bytes(
+            dialect.path,
+            list(plan.profiles.values()),
+            compute_capabilities=job.target.compute_capabilities,
+            module=module_of(job.target),
+        )
     seconds = round(time.monotonic() - started, 1)
-    (writer.path / plan.file).write_bytes(engine)
-    say(f"{plan.file}: {seconds} s, {len(engine) / 2**20:.1f} MiB")
-    return {"file": plan.file, "bytes": len(engine), "seconds": seconds, "fingerprint": found}
+    (job.writer.path / plan.file).write_bytes(engine)
+    job.say(f"{plan.file}: {seconds} s, {len(engine) / 2**20:.1f} MiB")
+    return {"file": plan.file, "bytes": len(engine), "seconds": seconds, **dialect.facts}, dialect.row
+
+
+def _dialect(job: Job, plan: EnginePlan, folder: Path) -> dialects.Dialect:
+    """The graph that becomes the engine, and what it is told about it."""
+    word, inputs = job.precision[plan.stage], job.inputs
+    feeds: dict[str, Any] = {}
+    if inputs is not None:
+        feeds = inputs.decoder if plan.stage == "decoder" else inputs.vision[plan.name]
+    made = dialects.make(job.bundle, plan.graph, plan.name, word, feeds, folder)
+    if made.row is not None:
+        kept = len(made.facts["fp32"])
+        job.say(f"{plan.file}: {made.row.measure} {made.row.value:.2g}; beyond fp16 and left in fp32: {kept} node(s)")
+    return made
 
 
 def head_line(found: dict[str, Any]) -> str:

@@ -1,13 +1,18 @@
-"""What an int8 or int4 build needs, estimated from the sizes of the weights before it starts."""
+"""What a build needs, estimated from the sizes of the weights before it starts."""
 
 from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
 
+import onnx
+
 from edgeprune import machine
 from edgeprune.bundle import Bundle
+from edgeprune.engines.engine_plan import plans
+from edgeprune.engines.targets import Target
 from edgeprune.errors import UserError
+from edgeprune.manifest import Graph
 
 #: peak resident memory over the weights of one graph: 4.6 for a decoder of 513 MiB, measured with onnxruntime 1.31
 MEMORY_FACTOR = 5.0
@@ -15,6 +20,14 @@ MEMORY_FACTOR = 5.0
 BASE_BYTES = 300 << 20
 #: a variant is at most as large as the graphs it is made of, and its largest graph is on the disk once more as a trial
 DISK_FACTOR = 2.0
+
+#: TensorRT-RTX 1.7.1: peak over the weights that are built in; 4.0 for two decoder layers of LLaVA-1.5 in fp16
+ENGINE_FACTOR = 4.5
+#: and when the graph is made from an fp32 one first: both are held, and onnxruntime runs each
+CHANGE_FACTOR = 4.0
+#: the library itself, and what an engine has besides its weights, per compute capability
+ENGINE_BASE_BYTES = 1 << 30
+ENGINE_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -36,13 +49,37 @@ def needs(bundle: Bundle, precision: dict[str, str]) -> Needs:
     return Needs(BASE_BYTES + int(MEMORY_FACTOR * max(sizes)), int(DISK_FACTOR * whole))
 
 
-def require(bundle: Bundle, precision: dict[str, str]) -> None:
+def engine_needs(bundle: Bundle, precision: dict[str, str], target: Target) -> Needs:
+    """What the engines of a bundle need: one is built after the other, for every GPU of the target at once."""
+    graphs = bundle.manifest.graphs
+    has = bundle.manifest.recipe.get("dtype", "fp32")
+    largest = disk = 0
+    for plan in plans(bundle.manifest):
+        changed = precision[plan.stage] != has
+        weights = sum(bundle.manifest.files[name].bytes for name in (plan.graph.file, *plan.graph.data))
+        if plan.stage == "vision":  # the methods share one weight file, and each engine holds what it reads of it
+            weights = min(weights, _stored(bundle, plan.graph))
+        built = weights // 2 if changed else weights
+        largest = max(largest, int(ENGINE_FACTOR * built) + (int(CHANGE_FACTOR * weights) if changed else 0))
+        # An engine of two profiles may hold its weights twice, laid out for each: seen with both decoders tried.
+        disk += int(1.1 * built) * len(plan.profiles) + (ENGINE_BYTES * max(1, len(target.compute_capabilities)))
+    spare = max(sum(bundle.manifest.files[n].bytes for n in (g.file, *g.data)) for g in graphs)
+    return Needs(ENGINE_BASE_BYTES + largest, disk + (spare if set(precision.values()) != {has} else 0))
+
+
+def _stored(bundle: Bundle, graph: Graph) -> int:
+    """Bytes of the weights that a graph itself reads."""
+    tensors = onnx.load(bundle.file(graph.file), load_external_data=False).graph.initializer
+    return sum(int(entry.value) for t in tensors for entry in t.external_data if entry.key == "length")
+
+
+def require(bundle: Bundle, wanted: Needs) -> None:
     """UserError with both numbers when this machine has less memory or disk free than the build needs."""
-    wanted = needs(bundle, precision)
     free = {"memory": machine.memory_bytes()[1], "disk": shutil.disk_usage(bundle.path).free}
     for name, need in (("memory", wanted.memory), ("disk", wanted.disk)):
         if free[name] < need:
             raise UserError(
                 f"the build needs about {need >> 20} MiB of {name} and {free[name] >> 20} MiB are free; free some, "
-                "build on a larger machine (the variant can be copied with its bundle), or go on with --force."
+                "export with fewer methods, build on a larger machine (the variant can be copied with its bundle), or "
+                "go on with --force."
             )

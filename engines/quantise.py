@@ -58,7 +58,7 @@ def quantise(graph: Path, fp32: list[str]) -> onnx.ModelProto:
     model = onnx.load(graph)
     # A Gemm becomes a MatMul with a transposed weight; the shapes noted before would contradict it.
     del model.graph.value_info[:]
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         out = Path(folder) / graph.name
         # Weights of 7 bits: the sum of two products of 8 bits overflows on x86 processors without VNNI.
         quantize_dynamic(
@@ -66,6 +66,11 @@ def quantise(graph: Path, fp32: list[str]) -> onnx.ModelProto:
             weight_type=QuantType.QInt8, nodes_to_exclude=fp32, use_external_data_format=True,
         )  # fmt: skip
         return onnx.load(out)
+
+
+def load(graph: Path) -> onnx.ModelProto:
+    """The graph with its weights inside."""
+    return onnx.load(graph)
 
 
 def run(graph: Path, feeds: Arrays, names: list[str]) -> list[np.ndarray[Any, Any]]:
@@ -102,7 +107,7 @@ def _relative_noise(values: np.ndarray[Any, Any]) -> float:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """onnxruntime.quantization recommends its own preparation in the root logger on every call."""
     logging.disable(logging.WARNING)
     try:

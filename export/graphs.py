@@ -13,6 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from edgeprune.export.models.background import BackgroundModules
 from edgeprune.export.models.layers import Linear, Table, TableRows
 from edgeprune.export.models.llama import Llama
 from edgeprune.export.models.projector import Projector
@@ -33,12 +34,14 @@ class VisionPath:
         signal_blocks: 0-based block that serves each signal.
         first_token: 1 drops [CLS] from the visual tokens, 0 keeps it.
         prunes_in_blocks: shapes change from block to block, so no two blocks are alike.
+        survivors: how many patches enter the blocks, where a stage before them fixes it; None: all, or K.
     """
 
     feature_block: int
     signal_blocks: dict[Signal, int]
     first_token: int
     prunes_in_blocks: bool = False
+    survivors: int | None = None
 
     @property
     def last_signal(self) -> int:
@@ -94,10 +97,12 @@ class VisionGraph(nn.Module):
         path: VisionPath,
         static_keep: int | None,
         anchors: Mapping[str, TableRows] | None = None,
+        background: BackgroundModules | None = None,
     ) -> None:
         """`anchors`: `anchors_name` of a signal -> the rows it asks for."""
         super().__init__()
         self.vision_tower = tower
+        self.background = background
         self.multi_modal_projector = projector
         self.method = method
         self.path = path
@@ -133,7 +138,14 @@ class VisionGraph(nn.Module):
         """-> kept tokens (B,K,C), projected ones (B,K,D) if `projects_all`, keep_idx (B,K), scores (B,N) or None."""
         if isinstance(self.method, InEncoder):
             return (*self.thin_through(self.method, pixels), None)
-        tokens, signals, waiting = self.see(pixels)
+        given = {} if self.background is None else self.background.before(self.method.needs, pixels)
+        return self.through_blocks(self.vision_tower.embed(pixels), pixels, given, slots, pad_mask)
+
+    def through_blocks(
+        self, x: Tensor, pixels: Tensor, given: dict[Signal, Tensor], slots: Tensor, pad_mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """`encode` from the embeddings (B,S,C) on; `given`: signals that are known already."""
+        tokens, signals, waiting = self.see(x, given)
         if waiting is not None:
             keep_idx, scores = self.choose(self.features(signals, None, pixels, pad_mask), slots)
             return self.kept_rows(*waiting, keep_idx), keep_idx, scores
@@ -142,12 +154,11 @@ class VisionGraph(nn.Module):
         keep_idx, scores = self.choose(features, slots)
         return self.method.recycle(tokens, keep_idx, features), keep_idx, scores
 
-    def see(self, pixels: Tensor) -> tuple[Tensor | None, dict[Signal, Tensor], Waiting | None]:
+    def see(self, x: Tensor, given: dict[Signal, Tensor]) -> tuple[Tensor | None, dict[Signal, Tensor], Waiting | None]:
         """-> tokens (B,N,C), projected ones (B,N,D) if `projects_all`, and signals; or, where the last block waits for
         the keep set, no tokens and what `kept_rows` takes."""
         path = self.path
-        x = self.vision_tower.embed(pixels)
-        signals = self.outputs_of(-1, x)
+        signals = {**given, **self.outputs_of(-1, x)}
         tokens = x[:, path.first_token :] if path.feature_block < 0 else None
         for index, block in self.vision_tower.items():
             last = index == path.blocks - 1
@@ -196,7 +207,8 @@ class VisionGraph(nn.Module):
     def outputs_of(self, index: int, x: Tensor) -> dict[Signal, Tensor]:
         """Signals that are the output (B,S,C) of this block; -1: of the embeddings."""
         wanted = [s for s, at in self.path.signal_blocks.items() if at == index and s.kind in OUTPUT_KINDS]
-        return {s: self.output_of(s, x) for s in wanted}
+        found = {s: self.output_of(s, x) for s in wanted}
+        return found if self.background is None else self.background.behind(index, found)
 
     def output_of(self, signal: Signal, x: Tensor) -> Tensor:
         """One signal that is made of the output (B,S,C) of a block."""
@@ -250,8 +262,8 @@ class LetterboxedVisionGraph(VisionGraph):
 
 
 def visual_tokens(spec: VitSpec, path: VisionPath) -> int:
-    """N, the visual tokens of one picture before pruning."""
-    return spec.patches + 1 - path.first_token
+    """N, the visual tokens of one picture that the method behind the encoder chooses from."""
+    return spec.patches + 1 - path.first_token if path.survivors is None else path.survivors
 
 
 class EmbeddingGraph(nn.Module):

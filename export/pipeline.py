@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import platform
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -21,7 +22,9 @@ from edgeprune.bundle import BundleWriter
 from edgeprune.errors import PruningError
 from edgeprune.export import calibrate, parity
 from edgeprune.export import golden as golden_files
+from edgeprune.export.background_weights import BackgroundWeights, find
 from edgeprune.export.checkpoint import FOLDERS, Checkpoint, resolve
+from edgeprune.export.models.background import KIND
 from edgeprune.export.models.base import ModelFamily
 from edgeprune.export.models.registry import family_class
 from edgeprune.export.preprocess import (
@@ -92,11 +95,30 @@ class Job:
     preprocess: dict[str, Any]
     methods: dict[str, tuple[PruningMethod, int]]
     graphs: GraphSet
+    background: BackgroundWeights | None
     notes: tuple[str, ...] = ()
 
     @property
     def default(self) -> str:
         return next(iter(self.methods))
+
+    @property
+    def max_keep(self) -> float:
+        """The largest keep ratio a request may ask for: what a stage before the encoder lets through caps it."""
+        return min(self.recipe.keep_range[1], max(method.max_keep for method, _ in self.methods.values()))
+
+    def source(self) -> WeightSource:
+        """Weights of the checkpoint and of the background scorer. PruningError: heads of another encoder."""
+        source = self.checkpoint.source(self.family.canonical)
+        if self.background is None:
+            return source
+        joined = self.background.source(source, self.preprocess)
+        blocks = {
+            b for m, _ in self.methods.values() for s, b in self.family.path(m).signal_blocks.items() if s.kind == KIND
+        }
+        if blocks:
+            self.background.require_heads(blocks, self.checkpoint.id, self.family.patch_embedding(source))
+        return joined
 
     def reason_without_reference(self) -> str | None:
         """Why the torch reference cannot run here, or None."""
@@ -108,7 +130,7 @@ class Job:
 
 def plan(recipe: ExportRecipe) -> ExportPlan:
     """What `export` would do; reads configuration files only."""
-    job = _job(recipe, None)
+    job = prepare(recipe, None)
     count = job.methods[job.default][1]
     notes = []
     if job.checkpoint.random_weights:
@@ -125,6 +147,7 @@ def plan(recipe: ExportRecipe) -> ExportPlan:
         for key, (method, _) in job.methods.items()
         if calibrate.uncalibrated(method) and dict(recipe.overrides).get("calibration") is None
     ]
+    notes += _about_background(job)
     reason = job.reason_without_reference()
     if reason:
         notes.append(f"no parity check and no golden tensors: {reason}")
@@ -159,7 +182,7 @@ def export(recipe: ExportRecipe, output: Path, *, force: bool = False, progress:
     report = progress or (lambda step, done, total: None)
     with _without_foreign_bars(), tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch:
         report("read the checkpoint", 0, 1)
-        job = _calibrated(_job(recipe, Path(scratch)), report)
+        job = _calibrated(prepare(recipe, Path(scratch)), report)
         with BundleWriter(output, force=force, estimate_bytes=job.graphs.data_bytes() + (8 << 20)) as writer:
             return writer.commit(_write(job, writer.path, Path(output).name.removesuffix(".bundle"), report))
 
@@ -178,7 +201,8 @@ def _without_foreign_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _job(recipe: ExportRecipe, scratch: Path | None) -> Job:
+def prepare(recipe: ExportRecipe, scratch: Path | None) -> Job:
+    """Everything a recipe names, looked up. `scratch`: where a checkpoint may be put together; None: config only."""
     methods = _parsed(recipe)
     checkpoint = resolve(recipe, scratch)
     family_type = family_class(str(checkpoint.config.get("model_type")))
@@ -187,8 +211,16 @@ def _job(recipe: ExportRecipe, scratch: Path | None) -> Job:
     family = family_type(checkpoint.model_config, output_px(preprocess), letterbox=recipe.letterbox)
     if recipe.letterbox:
         preprocess["pad_mask"] = {"patch_px": family.patch_px}
+    for method in methods.values():
+        family.require(method)
+    background = find(
+        methods.values(), recipe.background_weights, family.grid, family.patch_px, preprocess,
+        random_weights=checkpoint.random_weights,
+    )  # fmt: skip
+    family.background = None if background is None else background.spec
     counted = {key: (method, _count(method, family, recipe)) for key, method in methods.items()}
-    return Job(recipe, checkpoint, family, processor, preprocess, counted, _graph_set(recipe, family, counted))
+    graphs = _graph_set(recipe, family, counted)
+    return Job(recipe, checkpoint, family, processor, preprocess, counted, graphs, background)
 
 
 def _graph_set(recipe: ExportRecipe, family: ModelFamily, methods: dict[str, tuple[PruningMethod, int]]) -> GraphSet:
@@ -222,7 +254,7 @@ def _parsed(recipe: ExportRecipe) -> dict[str, PruningMethod]:
     names = [method.name for method in parsed]
     methods: dict[str, PruningMethod] = {}
     for method in parsed:
-        plain = method.spec.replace(":", "-").replace("=", "-").replace(",", "-")
+        plain = re.sub("[:=,]", "-", method.spec)
         key = method.name if names.count(method.name) == 1 else plain
         if key in methods:
             raise PruningError(f"{method.spec} is asked for twice; name it once")
@@ -232,7 +264,6 @@ def _parsed(recipe: ExportRecipe) -> dict[str, PruningMethod]:
 
 def _count(method: PruningMethod, family: ModelFamily, recipe: ExportRecipe) -> int:
     """K at the default keep ratio; N where the method keeps everything."""
-    family.require(method)
     path = family.path(method)
     if recipe.auto is not None and not method.has_mass and method.where != "nowhere":
         raise PruningError(
@@ -248,7 +279,7 @@ def _count(method: PruningMethod, family: ModelFamily, recipe: ExportRecipe) -> 
 
 def _write(job: Job, folder: Path, name: str, report: Progress) -> dict[str, Any]:
     """Writes every file of the bundle and returns its manifest."""
-    source = job.checkpoint.source(job.family.canonical)
+    source = job.source()
     tokens = read_tokens(job.checkpoint, job.family.template)
     write_tokenizer(tokens, folder / "tokenizer")
     graphs = job.graphs.write(folder / "onnx", source, report)
@@ -292,10 +323,10 @@ def _manifest(
             "random_weights": checkpoint.random_weights,
         },
         "recipe": _recorded(recipe, checkpoint),
-        "notes": [*tokens.notes, *job.notes, *_unstable(job.methods)],
+        "notes": [*tokens.notes, *job.notes, *_unstable(job.methods), *_about_background(job)],
         "visual_tokens": family.visual_tokens,
         "grid": list(family.grid),
-        "keep": _keep(recipe),
+        "keep": _keep(recipe, job.max_keep),
         "methods": {
             "default": job.default,
             "each": {key: _method(key, method, job) for key, (method, _) in job.methods.items()},
@@ -319,8 +350,8 @@ def _manifest(
     }
 
 
-def _keep(recipe: ExportRecipe) -> dict[str, Any]:
-    bounds = {"default": recipe.keep, "min": recipe.keep_range[0], "max": recipe.keep_range[1]}
+def _keep(recipe: ExportRecipe, most: float) -> dict[str, Any]:
+    bounds = {"default": recipe.keep, "min": recipe.keep_range[0], "max": most}
     return bounds if recipe.auto is None else {**bounds, "auto": dataclasses.asdict(recipe.auto)}
 
 
@@ -333,10 +364,22 @@ def _unstable(methods: dict[str, tuple[PruningMethod, int]]) -> list[str]:
     ]
 
 
+def _about_background(job: Job) -> list[str]:
+    """Sentences on the scorer's weights and on a keep range that ends below the one asked for."""
+    if job.background is None:
+        return []
+    notes = [job.background.describe()]
+    if job.max_keep < job.recipe.keep_range[1]:
+        notes.append(f"keep ends at {job.max_keep:g}: no more patches enter the encoder")
+    return notes
+
+
 def _recorded(recipe: ExportRecipe, checkpoint: Checkpoint) -> dict[str, Any]:
     """The recipe without paths of this machine."""
     fields = recipe.to_dict()
     fields["overrides"] = {k: Path(v).name if k in FOLDERS else v for k, v in fields["overrides"].items()}
+    if recipe.background_weights is not None:
+        fields["background_weights"] = Path(recipe.background_weights).name
     return {**fields, "model": checkpoint.id if Path(recipe.model).is_dir() else recipe.model}
 
 
@@ -348,7 +391,7 @@ def _method(key: str, method: PruningMethod, job: Job) -> dict[str, Any]:
         "name": key,
         "spec": method.spec,
         "parameters": method.parameters,
-        "stages": [method.spec],
+        "stages": list(method.stages),
         "where": method.where,
         "scope": method.scope,
         "text": method.text,

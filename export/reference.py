@@ -17,9 +17,11 @@ from torch import Tensor
 
 from edgeprune.errors import CheckpointError
 from edgeprune.export import reference_blocks
+from edgeprune.export.background_reference import ForegroundReference, highest
 from edgeprune.export.checkpoint import Checkpoint
 from edgeprune.export.models.base import ModelFamily
 from edgeprune.export.weights import WeightSource
+from edgeprune.pruning.background import FOREGROUND
 from edgeprune.pruning.base import OUTPUT_KINDS, PruningMethod, Signal, VisualFeatures, visual_part
 from edgeprune.pruning.in_encoder import InEncoder
 from edgeprune.tolerances import TOLERANCES
@@ -51,6 +53,29 @@ class VisionReference:
         return self.embeds_at(self.keep_idx)
 
 
+def on_grid(seen: VisionReference, places: np.ndarray, logits: np.ndarray, method: PruningMethod) -> VisionReference:
+    """A result in the numbering of the patches at `places` (K1,) -> in that of the grid.
+
+    Indices that are no survivors of the reference make NaN, which no parity check passes.
+    """
+    if not method.has_scores:
+        scores = None
+    elif seen.scores is None or method.needs == (FOREGROUND,):
+        scores = logits
+    else:
+        scores = np.full(len(logits), seen.scores.min(), np.float32)
+        scores[places] = seen.scores
+
+    def embeds_at(index: np.ndarray) -> np.ndarray:
+        inner = np.where(index < 0, -1, np.searchsorted(places, np.maximum(index, 0)).clip(max=len(places) - 1))
+        embeds = seen.embeds_at(inner)
+        strange = (index >= 0) & (places[inner] != index)
+        return np.where(strange[:, None], np.float32("nan"), embeds)
+
+    kept = np.where(seen.keep_idx < 0, -1, places[seen.keep_idx])
+    return VisionReference(kept, scores, embeds_at, seen.unsteady)
+
+
 class Reference:
     """A checkpoint as transformers runs it."""
 
@@ -58,6 +83,7 @@ class Reference:
         self.family = family
         self.model = _load(checkpoint, family, source)
         self.decoder = self.model.model.language_model
+        self.foreground = ForegroundReference(family, source)
 
     @torch.inference_mode()
     def vision(
@@ -72,22 +98,38 @@ class Reference:
         for methods that read it."""
         if isinstance(method, InEncoder):
             return self._thinned(pixels, method, keep)
+        values, stage = torch.from_numpy(pixels), method.stage(self.family.visual_tokens)
+        logits = self.foreground.logits(values) if FOREGROUND in method.needs else None
+        if stage is None:
+            return self._chosen(values, method, keep, logits, padding, question=question)
+        assert logits is not None
+        last = logits[0].numpy() if padding is None else np.where(padding > 0.5, -np.inf, logits[0].numpy())
+        places = highest(last, keep if stage.kept is None else stage.kept)
+        among = None if padding is None else padding[places]
+        seen = self._chosen(values, stage.method, keep, logits[:, places], among, torch.from_numpy(places))
+        return on_grid(seen, places, logits[0].numpy(), method)
+
+    def _chosen(
+        self,
+        pixels: Tensor,
+        method: PruningMethod,
+        keep: int,
+        logits: Tensor | None,
+        padding: np.ndarray | None,
+        places: Tensor | None = None,
+        question: list[int] | None = None,
+    ) -> VisionReference:
+        """What a method behind the encoder makes of the picture, or of its patches at `places`, in whose numbering the
+        result is. `logits`, `padding`: of those patches."""
         path = self.family.path(method)
-        run = TowerRun(self.model.model.vision_tower, torch.from_numpy(pixels))
+        run = TowerRun(self.model.model.vision_tower, pixels, places)
         tokens = run.out.hidden_states[path.feature_block + 1][:, path.first_token :]
         projector = self.model.model.multi_modal_projector
         signals = {
-            signal: visual_part(run.signal(signal.kind, block), signal.kind, path.first_token)
-            for signal, block in path.signal_blocks.items()
-            if signal.kind not in ("projector_sensitivity", "anchor_embeddings")
+            signal: self._signal(run, signal, block, path.first_token) for signal, block in path.signal_blocks.items()
         }
-        table = self.model.get_input_embeddings().weight
-        signals |= {s: table[list(s.anchors)][None] for s in path.signal_blocks if s.kind == "anchor_embeddings"}
-        signals |= {
-            signal: sensitivity(projector, run.out.hidden_states[block + 1][:, path.first_token :], signal)
-            for signal, block in path.signal_blocks.items()
-            if signal.kind == "projector_sensitivity"
-        }
+        if logits is not None:
+            signals[FOREGROUND] = logits
         constants = method.constants(tokens.shape[1])
         projected = projector(tokens)
         read = projected if method.where == "after_projector" else tokens
@@ -115,6 +157,17 @@ class Reference:
             return None, None
         assert question is not None
         return torch.from_numpy(self.embed(question))[None], torch.ones(1, len(question))
+
+    def _signal(self, run: TowerRun, signal: Signal, block: int, first_token: int) -> Tensor:
+        if signal.kind == FOREGROUND.kind:
+            return self.foreground.head(block, run.signal("hidden", block)[:, first_token:])
+        if signal.kind == "anchor_embeddings":
+            table: Tensor = self.model.get_input_embeddings().weight
+            return table[list(signal.anchors)][None]
+        if signal.kind == "projector_sensitivity":
+            hidden = run.out.hidden_states[block + 1][:, first_token:]
+            return sensitivity(self.model.model.multi_modal_projector, hidden, signal)
+        return visual_part(run.signal(signal.kind, block), signal.kind, first_token)
 
     def _thinned(self, pixels: np.ndarray, method: InEncoder, keep: int) -> VisionReference:
         """A method that prunes inside the encoder. What it keeps decides what later blocks compute, so other indices
@@ -155,11 +208,16 @@ class TowerRun:
         out: transformers' output.
     """
 
-    def __init__(self, tower: Any, pixels: Tensor) -> None:
+    def __init__(self, tower: Any, pixels: Tensor, places: Tensor | None = None) -> None:
+        """`places` (K1,): the only patches that go through the blocks, with [CLS] and with their positions."""
         self._projected: dict[str, Tensor] = {}
         parts = {"q_proj": "query", "query": "query", "k_proj": "key", "key": "key"}
         self._layers = [name for name, _ in tower.named_modules() if LAYER.search(name)]
         hooks = []
+        if places is not None:
+            rows = torch.cat([torch.zeros(1, dtype=torch.int64), places + 1])
+            embeddings = next(m for name, m in tower.named_modules() if name.rpartition(".")[2] == "embeddings")
+            hooks.append(embeddings.register_forward_hook(lambda _module, _inputs, output: output[:, rows]))
         for index, name in enumerate(self._layers):
             for inner, module in tower.get_submodule(name).named_modules():
                 part = parts.get(inner.rpartition(".")[2])

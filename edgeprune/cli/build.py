@@ -15,13 +15,16 @@ from edgeprune.cli.output import mib, needs_extra
 
 if TYPE_CHECKING:
     from edgeprune.bundle import Bundle
+    from edgeprune.engines.preflight import Needs
     from edgeprune.engines.targets import Target
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument("--target", required=True, metavar="T", help="see `edgeprune list targets`")
-    parser.add_argument("--precision", required=True, metavar="P", help="fp32, fp16, int8, or vision=int8,decoder=fp32")
+    parser.add_argument(
+        "--precision", required=True, metavar="P", help="fp32, fp16, int8, int4, or e.g. vision=fp16,decoder=int4"
+    )
     parser.add_argument("--rebuild", action="store_true", help="build again what is there already")
     parser.add_argument("--force", action="store_true", help="build although memory or disk seem too small")
     add_no_verify(parser)
@@ -59,8 +62,7 @@ def _graphs(
         from edgeprune.engines import cpu, preflight
 
         cpu.require(bundle, target, precision)
-        if not args.force:
-            preflight.require(bundle, precision)
+        _preflight(args, bundle, preflight.needs(bundle, precision))
         _announce(target, precision)
         return cpu.build(bundle, target, precision, rebuild=args.rebuild, say=_say)
 
@@ -70,15 +72,25 @@ def _engines(
 ) -> tuple[str, bool] | None:
     """Slug of a variant of engines, and whether it was built; None: the target refuses a graph."""
     from edgeprune.cli.check import lint_findings, lint_text
-    from edgeprune.engines import engine_variant
+    from edgeprune.engines import engine_variant, preflight
 
     engine_variant.require(bundle, target, precision)
     findings = lint_findings(bundle, target)
     _say(lint_text(findings, target))
     if findings:
         return None
+    _preflight(args, bundle, preflight.engine_needs(bundle, precision, target))
     _announce(target, precision)
     return engine_variant.build(bundle, target, precision, rebuild=args.rebuild, say=_say)
+
+
+def _preflight(args: argparse.Namespace, bundle: Bundle, needs: Needs) -> None:
+    """Says what the build needs; UserError when the machine has less, unless --force."""
+    from edgeprune.engines import preflight
+
+    _say(f"needs about {needs.memory >> 20} MiB of memory and {needs.disk >> 20} MiB of disk")
+    if not args.force:
+        preflight.require(bundle, needs)
 
 
 def _announce(target: Target, precision: dict[str, str]) -> None:

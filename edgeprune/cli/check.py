@@ -18,6 +18,7 @@ from edgeprune.errors import UserError
 if TYPE_CHECKING:
     from edgeprune.bundle import Bundle
     from edgeprune.engines.lint import Finding
+    from edgeprune.engines.numerics import Outlier
     from edgeprune.engines.targets import Target
     from edgeprune.manifest import ParityRow
 
@@ -26,7 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument("--parity", action="store_true", help="replay the golden tensors through the runtime")
     parser.add_argument("--target", metavar="T", help="name what this target cannot run; see `edgeprune list targets`")
-    parser.add_argument("--precision", metavar="P", help="with --target: refuse a precision that it lacks")
+    parser.add_argument(
+        "--precision",
+        metavar="P",
+        help="fp16: name the nodes that leave its range; with --target: refuse what it lacks",
+    )
     add_no_verify(parser)
     add_json(parser)
 
@@ -34,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from edgeprune.bundle import Bundle
 
-    target = _target(args)
+    target, guard = _target(args), _guard(args)
     bundle = Bundle.open(args.bundle, verify="sizes" if args.no_verify else "full")
     for variant in bundle.manifest.variants:
         bundle.variant(variant.slug, verify="sizes" if args.no_verify else "full")
@@ -46,8 +51,12 @@ def run(args: argparse.Namespace) -> int:
     rows = parity_rows(bundle) if args.parity else []
     failed = sum(not row.passed for row in rows)
     findings = [] if target is None else lint_findings(bundle, target)
+    beyond = fp16_findings(bundle, guard) if guard else []
+    ok = not failed and not findings and not beyond
     if args.json is not None:
-        report = {**facts, "parity": [_row(row) for row in rows], "ok": not failed and not findings}
+        report = {**facts, "parity": [_row(row) for row in rows], "ok": ok}
+        if guard:
+            report["fp16"] = [vars(row) for row in beyond]
         lint = {} if target is None else {"target": target.name, "findings": [f.to_dict() for f in findings]}
         write_json({**report, **lint}, args.json)
     if rows and args.json != "-":
@@ -55,7 +64,23 @@ def run(args: argparse.Namespace) -> int:
         print(f"{failed} of {len(rows)} checks failed" if failed else f"all {len(rows)} checks passed")
     if target is not None and args.json != "-":
         print(lint_text(findings, target))
-    return 1 if failed or findings else 0
+    if guard and args.json != "-":
+        print("\n".join([*map(str, beyond), fp16_text(beyond, guard)]))
+    return 0 if ok else 1
+
+
+def fp16_findings(bundle: Bundle, stages: list[str]) -> list[Outlier]:
+    """Nodes of these graphs that fp16 would compute and cannot hold, on the bundle's golden picture and question."""
+    with needs_extra("build", "check --precision fp16"):
+        from edgeprune.engines import numerics
+    return numerics.check_bundle(bundle, stages)
+
+
+def fp16_text(found: list[Outlier], stages: list[str]) -> str:
+    """The sum, with the remedy."""
+    if not found:
+        return f"fp16: {' and '.join(stages)} stay within its range on the golden inputs"
+    return f"fp16: {len(found)} node(s) leave its range; `edgeprune build` of an fp32 bundle keeps them in fp32"
 
 
 def lint_findings(bundle: Bundle, target: Target) -> list[Finding]:
@@ -68,8 +93,6 @@ def lint_findings(bundle: Bundle, target: Target) -> list[Finding]:
 def _target(args: argparse.Namespace) -> Target | None:
     """The target that is asked about; it must have the precision."""
     if args.target is None:
-        if args.precision is not None:
-            raise UserError("--precision belongs to a target; add --target, see `edgeprune list targets`.")
         return None
     from edgeprune.engines import precisions, targets
 
@@ -77,6 +100,18 @@ def _target(args: argparse.Namespace) -> Target | None:
     for precision in precisions.parse(args.precision).values() if args.precision else ():
         target.require_precision(precision)
     return target
+
+
+def _guard(args: argparse.Namespace) -> list[str]:
+    """The graphs that are asked about in fp16."""
+    if args.precision is None:
+        return []
+    from edgeprune.engines import precisions
+
+    found = [graph for graph, word in precisions.parse(args.precision).items() if word == "fp16"]
+    if args.target is None and not found:
+        raise UserError("without --target only --precision fp16 can be checked; see `edgeprune list targets`.")
+    return found
 
 
 def lint_text(findings: list[Finding], target: Target) -> str:

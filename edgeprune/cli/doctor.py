@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 from edgeprune import __version__, machine, requirements
+from edgeprune.cli import accelerators
 from edgeprune.cli.arguments import add_json
 from edgeprune.cli.output import table, write_json
 from edgeprune.errors import DependencyError, UserError
@@ -51,6 +52,8 @@ def examine() -> dict[str, Any]:
         "executable": sys.executable,
         "machine": machine.facts(),
         "libraries": libraries,
+        "accelerators": accelerators.examine(),
+        "providers": accelerators.providers(),
         "packages": {name: requirements.installed_version(name) for name in PACKAGES},
         **_extras(),
         "can_run": can_run,
@@ -133,12 +136,25 @@ def _text(report: dict[str, Any]) -> str:
     ]
     rows = [("library", "state", "where")]
     rows += [(name, _state(entry), entry["path"] or entry["problem"]) for name, entry in report["libraries"].items()]
+    rows += [(name, _state(entry), entry["problem"]) for name, entry in report["accelerators"].items()]
+    usable = [f"{row['name']} {'runs' if row['works'] else row['problem']}" for row in report["providers"]]
     packages = [f"{name} {version}" for name, version in report["packages"].items() if version]
     extras = [("extra", "state", "remedy")]
     extras += [(entry["name"], _state(entry), _remedy(entry)) for entry in report["extras"]]
-    remedies = [f"{name}: {entry['remedy']}" for name, entry in report["libraries"].items() if entry["remedy"]]
+    remedies = [
+        f"{name}: {entry['remedy']}"
+        for name, entry in {**report["libraries"], **report["accelerators"]}.items()
+        if entry["remedy"]
+    ]
     known = table(extras) if report["extras"] else f"extras: {report['extras_problem']}"
-    parts = ["\n".join(head), table(rows), "packages: " + ", ".join(packages), known, *remedies]
+    parts = [
+        "\n".join(head),
+        table(rows),
+        "onnxruntime's providers: " + (", ".join(usable) or "none: no onnxruntime package"),
+        "packages: " + ", ".join(packages),
+        known,
+        *remedies,
+    ]
     return "\n\n".join(parts)
 
 

@@ -31,7 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="default keep ratio K/N, or auto:mass=M,min=R,max=R: K from each picture's scores")  # fmt: skip
     add("--keep-range", type=value(keep_range), metavar="LOW:HIGH", help="what a request may ask for (0.01:1.0)")
     add("--static-keep", action="store_true", help="bake K into the graphs; a request cannot change it")
-    add("--prune", action="append", metavar="SPEC", help="NAME[:param=value,...]; repeat for several; first: default")
+    add(
+        "--prune",
+        action="append",
+        metavar="SPEC",
+        help="NAME[:param=value,...] or background@R+NAME; repeat for several; first: default",
+    )
+    add("--background-weights", metavar="FILE", help="scorer of --prune background (the package's, for its grid)")
     add("--random-weights", action="store_true", help="the architecture without its weights, for latency work")
     add("--set", action="append", default=[], type=value(setting), metavar="KEY=VALUE", help="override a config value")
     add("--letterbox", action="store_true", help="pad pictures to a square instead of cropping; padding is kept last")
@@ -88,6 +94,7 @@ def recipe_from(args: argparse.Namespace) -> ExportRecipe:
         overrides=tuple(args.set),
         dtype=args.dtype,
         letterbox=args.letterbox,
+        background_weights=args.background_weights,
     )
 
 

@@ -31,7 +31,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def methods() -> list[dict[str, Any]]:
-    """Name, summary, source, place, `text` (reads the question) and parameters {name: default} of every method."""
+    """What every pruning method states about itself: name, summary, source; where it prunes and over what (`scope`);
+    whether it reads the question (`text`); signals of the encoder that it may ask for (`needs`); whether it departs
+    from its source (`adaptation`); parameters {name: default}."""
     from edgeprune.pruning import registry
 
     return [method_entry(name, registry.METHODS[name]) for name in registry.method_names()]
@@ -43,25 +45,53 @@ def method_entry(name: str, place: str) -> dict[str, Any]:
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         raise UserError(f"the module of the method {name} is missing: install edgeprune again.")
-    fields = _fields(Path(spec.origin), class_name)
-    base = Path(spec.origin).with_name("base.py")
-    inherited = {_target(node): node for node in _fields(base, "PruningMethod")}
+    tree = _tree(Path(spec.origin))
+    described = _class(tree, class_name)
+    fields = _fields(described)
+    base = _tree(Path(spec.origin).with_name("base.py"))
+    inherited = {_target(node): node for node in _fields(_class(base, "PruningMethod"))}
     constants = {_target(node): _literal(node) for node in fields if _is_class_variable(node)}
     parameters = {_target(node): _literal(node) for node in fields if not _is_class_variable(node)}
+    stated = {key: constants.get(key, _literal(inherited[key])) for key in ("where", "scope", "text")}
     return {
         "name": name,
         "summary": constants.get("summary", ""),
         "source": constants.get("source", ""),
-        "where": constants.get("where", _literal(inherited["where"])),
-        "text": constants.get("text", _literal(inherited["text"])),
+        **stated,
+        "needs": _needs(tree, base),
+        "adaptation": (ast.get_docstring(described) or "").startswith("Adaptation of"),
         "parameters": parameters,
     }
 
 
-def _fields(file: Path, class_name: str) -> list[ast.AnnAssign]:
+def _needs(tree: ast.Module, base: ast.Module) -> list[str]:
+    """Kinds of signals that a method's module names; one that takes a parameter `importance` may ask for either."""
+    kinds = _dictionary(base, "SIGNAL_KINDS")
+    words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    calls = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    if "importance_signal" in calls:
+        words |= {"cls_attention", "received_attention"}
+    return [kind for kind in kinds if kind in words]
+
+
+def _dictionary(tree: ast.Module, name: str) -> dict[str, Any]:
+    """The literal dictionary that a module binds to a name."""
+    assigned = [node for node in tree.body if isinstance(node, ast.AnnAssign) and _target(node) == name]
+    found: dict[str, Any] = _literal(assigned[0])
+    return found
+
+
+def _tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def _class(tree: ast.Module, name: str) -> ast.ClassDef:
+    return next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
+
+
+def _fields(described: ast.ClassDef) -> list[ast.AnnAssign]:
     """The annotated names in the body of a class, in order."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    body = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == class_name).body
+    body = described.body
     return [node for node in body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)]
 
 
@@ -96,6 +126,8 @@ def _text(entries: list[dict[str, Any]]) -> str:
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return (", ".join(value) or "-") if isinstance(value, list) else str(value)
 
 

@@ -25,12 +25,14 @@ SIGNAL_KINDS: Final[dict[str, str]] = {
     "keys": "(B,H,N,d): keys of the visual tokens as the block projects them",
     "hidden": "(B,N,C): output of the block",
     "cls_hidden": "(B,1,C): the [CLS] row of the output of the block",
+    "foreground": "(B,N) float32: logit of foreground minus background, from a head on the output of the block; "
+    "layer None: from the scorer in front of the encoder",
     "projector_sensitivity": "(B,N) float32: mean length of the projector's derivative along fixed unit directions",
     "anchor_embeddings": "(1,A,D): rows of the decoder's embedding table",
 }
 
 #: kinds that are outputs of a block or known only behind it: they need the whole block, by default that of the features
-OUTPUT_KINDS: Final = frozenset({"hidden", "cls_hidden", "projector_sensitivity", "anchor_embeddings"})
+OUTPUT_KINDS: Final = frozenset({"hidden", "cls_hidden", "projector_sensitivity", "anchor_embeddings", "foreground"})
 
 #: axis of a kind that runs over the S encoder tokens and loses [CLS]; kinds not listed are given as they are
 _TOKEN_AXES: Final[dict[str, int]] = {
@@ -39,6 +41,7 @@ _TOKEN_AXES: Final[dict[str, int]] = {
     "wide_cls_attention": 1,
     "keys": 2,
     "hidden": 1,
+    "foreground": 1,
 }
 
 
@@ -67,6 +70,18 @@ class Signal(NamedTuple):
         drawn = torch.randn(self.directions, width, generator=generator, dtype=torch.float64)
         length = torch.sqrt((drawn * drawn).sum(1, keepdim=True))
         return (drawn / length).to(torch.float32)
+
+
+class Stage(NamedTuple):
+    """A selection before the encoder.
+
+    Attributes:
+        kept: K1, how many patches enter the encoder; None: as many as the request keeps.
+        method: what selects among them behind the encoder.
+    """
+
+    kept: int | None
+    method: PruningMethod
 
 
 def visual_part(made: Tensor, kind: str, first_token: int) -> Tensor:
@@ -169,6 +184,20 @@ class PruningMethod:
             if getattr(self, item.name) != item.default
         ]
         return self.name + (":" + ",".join(given) if given else "")
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """SPEC of every stage, in the order in which they run."""
+        return (self.spec,)
+
+    @property
+    def max_keep(self) -> float:
+        """The largest keep ratio the method can serve."""
+        return 1.0
+
+    def stage(self, n: int) -> Stage | None:
+        """The selection before the encoder of `n` patches, if there is one; the method's own maths is then unused."""
+        return None
 
     def valid_k(self, n: int) -> Sequence[int]:
         """Counts the method can serve out of `n` tokens, ascending. The manifest states them (`keep_counts`)."""

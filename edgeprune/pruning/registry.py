@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import re
 import typing
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,17 +31,25 @@ METHODS: Final[dict[str, str]] = {
     "pagerank": "edgeprune.pruning.pagerank:PageRank",
     "prumerge": "edgeprune.pruning.prumerge:PruMerge",
     "holov": "edgeprune.pruning.holov:HoloV",
+    "vflowopt": "edgeprune.pruning.vflowopt:VFlowOpt",
+    "agileprune": "edgeprune.pruning.agileprune:AgilePrune",
+    "dart-pre": "edgeprune.pruning.dart_pre:DartPre",
+    "aim-merge": "edgeprune.pruning.aim_merge:AimMerge",
     "divprune": "edgeprune.pruning.divprune:DivPrune",
     "todre": "edgeprune.pruning.todre:ToDRE",
     "mmr": "edgeprune.pruning.mmr:Mmr",
     "scope": "edgeprune.pruning.scope:Scope",
     "mmtok-vv": "edgeprune.pruning.mmtok_vv:MmtokVv",
     "cdpruner": "edgeprune.pruning.cdpruner:CDPruner",
+    "background": "edgeprune.pruning.background:Background",
     "zoo": "edgeprune.pruning.zoo:Zoo",
     "tome": "edgeprune.pruning.tome:ToMe",
     "flowcut": "edgeprune.pruning.flowcut:FlowCut",
     "embedlens": "edgeprune.pruning.embedlens:EmbedLens",
 }
+
+#: the end of a SPEC whose first stage stands before the encoder
+_STAGE: Final = re.compile(r"@(?P<ratio>[^@+]*)(?:\+(?P<second>.*))?$")
 
 _TRUTH: Final[dict[str, bool]] = {"true": True, "false": False, "1": True, "0": False}
 
@@ -64,11 +73,37 @@ def method_class(name: str) -> type[PruningMethod]:
 
 
 def parse(spec: str) -> PruningMethod:
-    """`NAME[:param=value,...]` -> the method with its parameters.
+    """`NAME[:param=value,...]`, or `NAME[:...]@RATIO[+NAME[:...]]` for a stage before the encoder -> the method.
 
     Raises:
-        PruningError: unknown method, unknown parameter, or a value of the wrong type.
+        PruningError: unknown method, unknown parameter, a value of the wrong type, or stages that do not fit.
     """
+    stage = _STAGE.search(spec)
+    if stage is not None:
+        return _staged(spec[: stage.start()], stage["ratio"], stage["second"])
+    if "+" in spec.partition(":")[0]:
+        raise PruningError(f"{spec!r} does not say how much enters the encoder; write NAME@RATIO+NAME")
+    return _single(spec)
+
+
+def _staged(first: str, ratio: str, second: str | None) -> PruningMethod:
+    from edgeprune.pruning.background import Background
+    from edgeprune.pruning.stages import Staged
+
+    method = _single(first)
+    if not isinstance(method, Background):
+        raise PruningError(f"{method.name} cannot stand before the encoder; only background takes @RATIO")
+    if second is not None and "@" in second:
+        raise PruningError(f"{second!r} takes no ratio: only the first stage does, --keep is that of the last")
+    try:
+        share = float(ratio)
+    except ValueError:
+        raise PruningError(f"{method.name}@RATIO needs a number above 0 and at most 1, not {ratio!r}") from None
+    return Staged(method, share, method if second is None else _single(second))
+
+
+def _single(spec: str) -> PruningMethod:
+    """`NAME[:param=value,...]` -> the method."""
     name, _, tail = (part.strip() for part in spec.partition(":"))
     cls = method_class(name)
     types = parameter_types(cls)

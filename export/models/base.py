@@ -6,11 +6,13 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edgeprune.errors import PruningError
 from edgeprune.export.graphs import VisionGraph, VisionPath
+from edgeprune.export.models.background import ScorerSpec
 from edgeprune.export.trace import Interface
+from edgeprune.export.weights import WeightSource
 from edgeprune.pruning.base import PruningMethod
 from edgeprune.pruning.registry import METHODS, method_class
 
@@ -22,6 +24,7 @@ class ModelFamily(ABC):
         config: the transformers config object.
         grid: (rows, columns) of visual tokens.
         letterbox: pictures are padded to a square, and graphs that choose tokens read which ones are padding.
+        background: sizes of the background scorer, set where a method reads the signal `foreground`.
     """
 
     model_type: ClassVar[str]
@@ -34,6 +37,7 @@ class ModelFamily(ABC):
     config: Any
     grid: tuple[int, int]
     letterbox: bool
+    background: ScorerSpec | None = None
 
     @abstractmethod
     def __init__(self, config: Any, image_px: int, *, letterbox: bool = False) -> None:
@@ -60,6 +64,10 @@ class ModelFamily(ABC):
     @abstractmethod
     def vision(self, method: PruningMethod, static_keep: int | None, dtype: torch.dtype, *, whole: bool) -> VisionGraph:
         """VisionGraph, with every block or (`whole` False) with one block of each run."""
+
+    @abstractmethod
+    def patch_embedding(self, source: WeightSource) -> Tensor:
+        """The vision tower's patch embedding (C,3,px,px), by which encoders are told apart."""
 
     @abstractmethod
     def vision_interface(self, method: PruningMethod, static_keep: int | None, dtype: torch.dtype) -> Interface: ...

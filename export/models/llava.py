@@ -18,14 +18,17 @@ from edgeprune.export.graphs import (
     anchors_name,
 )
 from edgeprune.export.models import clip, dinov2
+from edgeprune.export.models.background import BackgroundModules
 from edgeprune.export.models.base import ModelFamily
 from edgeprune.export.models.layers import Linear, Table, TableRows
 from edgeprune.export.models.llama import Llama
 from edgeprune.export.models.projector import Projector
 from edgeprune.export.models.vit import Vit
 from edgeprune.export.passes.repeat import Run
+from edgeprune.export.stages import LetterboxedStagedVisionGraph, StagedVisionGraph
 from edgeprune.export.trace import Axis, Interface
-from edgeprune.export.weights import renamer
+from edgeprune.export.weights import WeightSource, renamer
+from edgeprune.pruning.background import FOREGROUND
 from edgeprune.pruning.base import OUTPUT_KINDS, SIGNAL_KINDS, PruningMethod, Signal
 from edgeprune.pruning.in_encoder import InEncoder
 
@@ -92,8 +95,10 @@ class Llava(ModelFamily):
     def path(self, method: PruningMethod) -> VisionPath:
         if isinstance(method, InEncoder):
             return VisionPath(self.feature_block, {}, self.first_token, prunes_in_blocks=True)
-        blocks = {signal: self._signal_block(method, signal) for signal in method.needs}
-        return VisionPath(self.feature_block, blocks, self.first_token)
+        stage = method.stage(self.spec.patches)
+        needs = [signal for signal in (stage.method if stage else method).needs if signal != FOREGROUND]
+        blocks = {signal: self._signal_block(method, signal) for signal in needs}
+        return VisionPath(self.feature_block, blocks, self.first_token, survivors=stage.kept if stage else None)
 
     def _signal_block(self, method: PruningMethod, signal: Signal) -> int:
         layer = signal.layer
@@ -113,9 +118,15 @@ class Llava(ModelFamily):
     def vision(self, method: PruningMethod, static_keep: int | None, dtype: torch.dtype, *, whole: bool) -> VisionGraph:
         path = self.path(method)
         blocks = range(path.blocks) if whole else [run.first for run in path.runs]
-        graph = LetterboxedVisionGraph if self.reads_padding(method) else VisionGraph
         tower, projector = Vit(self.spec, blocks, dtype), Projector(self.config, dtype)
-        return graph(tower, projector, method, path, static_keep, self._anchors(path, dtype))
+        background, anchors = self._background(method, path), self._anchors(path, dtype)
+        stage = method.stage(self.spec.patches)
+        if stage is None:
+            graph = LetterboxedVisionGraph if self.reads_padding(method) else VisionGraph
+            return graph(tower, projector, method, path, static_keep, anchors, background)
+        assert background is not None
+        staged = LetterboxedStagedVisionGraph if self.reads_padding(method) else StagedVisionGraph
+        return staged(tower, projector, stage, path, static_keep, anchors, background)
 
     def _anchors(self, path: VisionPath, dtype: torch.dtype) -> dict[str, TableRows]:
         """Rows of the embedding table that signals ask for.
@@ -130,6 +141,17 @@ class Llava(ModelFamily):
                     raise PruningError(f"anchor {max(signal.anchors)} is outside the vocabulary of {text.vocab_size}")
                 made[anchors_name(signal)] = TableRows(signal.anchors, text.vocab_size, text.hidden_size, dtype)
         return made
+
+    def _background(self, method: PruningMethod, path: VisionPath) -> BackgroundModules | None:
+        if all(signal.kind != FOREGROUND.kind for signal in method.needs):
+            return None
+        if self.background is None:
+            raise RuntimeError(f"{method.name} needs the sizes of a background scorer: set family.background")
+        return BackgroundModules(method.needs, self.background, self.spec.width, path.signal_blocks)
+
+    def patch_embedding(self, source: WeightSource) -> torch.Tensor:
+        side = self.patch_px
+        return source.tensor("vision_tower.patches.weight", (self.spec.width, 3, side, side))
 
     def vision_interface(self, method: PruningMethod, static_keep: int | None, dtype: torch.dtype) -> Interface:
         kept: int | str = "K" if static_keep is None else static_keep

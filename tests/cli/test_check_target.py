@@ -58,7 +58,7 @@ def test_a_planted_topk_is_named(tiny_bundle: pathlib.Path, tmp_path: pathlib.Pa
 
 def test_wrong_requests_are_one_sentence(tiny_bundle: pathlib.Path) -> None:
     assert_user_error(edgeprune("check", tiny_bundle, "--target", "gpu"), "no target 'gpu'", "tensorrt:thor")
-    assert_user_error(edgeprune("check", tiny_bundle, "--precision", "int8"), "add --target")
+    assert_user_error(edgeprune("check", tiny_bundle, "--precision", "int8"), "without --target only")
     wrong = edgeprune("check", tiny_bundle, "--target", "tensorrt-rtx:sm86", "--precision", "fp8")
     assert_user_error(wrong, "sm86 has no precision 'fp8'; it has: fp32, fp16, int8, int4")
     half = edgeprune("check", tiny_bundle, "--target", "cpu", "--precision", "vision=int8")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
+import pathlib
 
 from edgeprune import __version__
 from tests.cli.command import edgeprune, environment
@@ -36,3 +39,22 @@ def test_nothing_heavy_is_imported() -> None:
     loaded = [line for line in done.stderr.splitlines() if line.startswith(("import 'torch'", "import 'transformers'"))]
     assert "import 'edgeprune.cli.doctor'" in done.stderr
     assert loaded == []
+
+
+def test_what_would_use_a_gpu(tmp_path: pathlib.Path) -> None:
+    """A provider counts when it ran a graph; a GPU is what nvidia-smi lists."""
+    report = json.loads(edgeprune("doctor", "--json").stdout)
+    assert {"name": "CPUExecutionProvider", "works": True, "problem": ""} in report["providers"]
+    assert set(report["accelerators"]) == {"gpu", "cuda", "tensorrt", "tensorrt_rtx"}
+    for entry in report["accelerators"].values():
+        assert (entry["problem"] == "") == entry["works"] == (entry["remedy"] == "")
+    installed = importlib.util.find_spec("tensorrt_rtx") is not None
+    assert report["accelerators"]["tensorrt_rtx"]["works"] or not installed
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'Some GPU, 560.35, 8.9'\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    text = edgeprune("doctor", env=environment(PATH=path)).stdout
+    assert "ok Some GPU, compute capability 8.9, driver 560.35" in text
+    bare = edgeprune("doctor", env=environment(PATH=str(tmp_path / "none"))).stdout
+    assert "nvidia-smi lists no GPU" in bare
+    assert "but not run; run them where nvidia-smi lists a GPU" in bare

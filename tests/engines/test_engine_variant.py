@@ -79,16 +79,20 @@ def test_an_unbounded_dimension_is_refused(sample: Bundle) -> None:
         engine_plan.plans(dataclasses.replace(sample.manifest, graphs=graphs))
 
 
-def test_types_other_than_the_bundles_are_refused(sample: Bundle) -> None:
-    engine_variant.require(sample, SM86, {"vision": "fp32", "decoder": "fp32"})
-    with pytest.raises(UserError, match=r"decoder graph is fp32.*again with --dtype fp16"):
-        engine_variant.require(sample, SM86, {"vision": "fp32", "decoder": "fp16"})
+def test_an_fp16_bundle_stays_fp16(sample: Bundle) -> None:
+    for word in ("fp32", "fp16", "int4"):
+        engine_variant.require(sample, SM86, {"vision": "fp32", "decoder": word})
+    half = dataclasses.replace(sample.manifest, recipe={**sample.manifest.recipe, "dtype": "fp16"})
+    bundle = Bundle(sample.path, half)
+    engine_variant.require(bundle, SM86, {"vision": "fp16", "decoder": "fp16"})
+    with pytest.raises(UserError, match=r"decoder graph is fp16.*again with --dtype fp32 to build int4"):
+        engine_variant.require(bundle, SM86, {"vision": "fp16", "decoder": "int4"})
 
 
 def test_the_key_follows_every_part_of_the_fingerprint(sample: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensorrt, "versions", lambda module: {module: "1.7.1", "polygraphy": "0.53.6"})
     plan = engine_plan.plans(sample.manifest)[0]
-    found = engine_variant.fingerprint(sample, plan, SM86)
+    found = engine_variant.fingerprint(sample, plan, SM86, "fp32")
     assert (found["module"], found["gpu"], found["compute_capabilities"]) == ("tensorrt_rtx", None, ["8.6"])
     assert found["graph_sha256"] == {
         name: sample.manifest.files[name].sha256 for name in ("onnx/vision-fastervlm.onnx", "onnx/vision.data")
@@ -97,8 +101,9 @@ def test_the_key_follows_every_part_of_the_fingerprint(sample: Bundle, monkeypat
     keys |= {engine_variant.key_of([{**found, name: "other"}]) for name in found}
     assert len(keys) == 1 + len(found)
     both = targets.find("tensorrt-rtx:sm86,sm89")
-    assert engine_variant.key_of([engine_variant.fingerprint(sample, plan, both)]) not in keys
-    local = engine_variant.fingerprint(sample, plan, targets.find("tensorrt:local"))
+    assert engine_variant.key_of([engine_variant.fingerprint(sample, plan, both, "fp32")]) not in keys
+    assert engine_variant.key_of([engine_variant.fingerprint(sample, plan, SM86, "fp16")]) not in keys
+    local = engine_variant.fingerprint(sample, plan, targets.find("tensorrt:local"), "fp32")
     assert (local["module"], set(found) == set(local)) == ("tensorrt", True)
 
 
@@ -257,3 +262,61 @@ def write_and_hash(bundle: pathlib.Path, file: pathlib.Path, content: bytes) -> 
     manifest = json.loads((bundle / MANIFEST).read_text())
     manifest["variants"][0]["files"].update(scan_folder(bundle, file.parent))
     (bundle / MANIFEST).write_text(json.dumps(manifest))
+
+
+@needs_rtx
+@pytest.mark.slow
+def test_fp16_and_int4_are_made_from_an_fp32_bundle(tiny_bundle: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """The graphs were compared in onnxruntime before they were built; the weights are a half and an eighth as large."""
+    copy = shutil.copytree(tiny_bundle, tmp_path / "mixed.bundle")
+    done = edgeprune("build", copy, "--target", "tensorrt-rtx:sm86,sm89", "--precision", "vision=fp16,decoder=int4")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    (variant,) = Bundle.open(copy).manifest.variants
+    assert variant.slug == "tensorrt-rtx-sm86-sm89-vision.fp16-decoder.int4"
+    assert len(variant.parity) == len(json.loads((copy / variant.build).read_text())["engines"])
+    assert all(row.passed and 0 < row.value <= row.tolerance for row in variant.parity)
+    folder, facts = build_json(copy)
+    assert {path.suffix for path in folder.iterdir()} == {".engine", ".json"}, "the graphs in between are gone"
+    assert facts["measured_on"] == "the golden picture and question"
+    decoder = facts["engines"][-1]
+    assert decoder["fingerprint"]["options"]["precision"] == "int4"
+    assert any("Where" in line for line in decoder["fp16_cannot_hold"]), "the mask"
+    for engine in facts["engines"]:
+        content = (folder / engine["file"]).read_bytes()
+        assert int.from_bytes(content[16:24], "little") == len(content)
+
+
+@needs_rtx
+@pytest.mark.slow
+def test_real_widths_for_three_gpus_with_a_keep_range(tmp_path: pathlib.Path) -> None:
+    """Widths of LLaVA-1.5 7 B, four and one layers, random weights; the whole encoder is in docs/targets.md."""
+    bundle = tmp_path / "wide.bundle"
+    done = edgeprune(
+        "export", "--model", "llava15", "--random-weights", "--dtype", "fp16",
+        "--keep", 0.1, "--keep-range", "0.05:1.0", "--set", "text.num_hidden_layers=1", "--set", "vision.num_hidden_layers=4", "--prune", "fastervlm",
+        "--prune", "divprune", "-o", bundle, timeout=1500,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    target = "tensorrt-rtx:sm86,sm89,sm120"
+    done = edgeprune("build", bundle, "--target", target, "--precision", "fp16", timeout=1500)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    folder, facts = build_json(bundle)
+    assert [engine["file"] for engine in facts["engines"]] == [
+        "vision-fastervlm.engine", "vision-divprune.engine", "decoder.engine",
+    ]  # fmt: skip
+    for engine in facts["engines"]:
+        found = engine["fingerprint"]
+        assert found["compute_capabilities"] == ["8.6", "8.9", "12.0"]
+        content = (folder / engine["file"]).read_bytes()
+        assert (content.find(b"vtrt") < 32, int.from_bytes(content[16:24], "little")) == (True, len(content))
+        for profile in found["options"]["profiles"]:
+            if profile["name"] == "vision":
+                slots = profile["inputs"]["keep_slots"]
+                assert (slots["min"], slots["opt"], slots["max"]) == ([29], [58], [576])
+                assert profile["inputs"]["pixel_values"]["max"] == [1, 3, 336, 336]
+            else:
+                embeds = profile["inputs"]["inputs_embeds"]
+                longest = (
+                    1 if profile["name"] == "decode" else Bundle.open(bundle, verify="sizes").manifest.context_length
+                )
+                assert (embeds["min"], embeds["max"]) == ([1, 1, 4096], [1, longest, 4096])

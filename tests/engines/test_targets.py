@@ -67,8 +67,8 @@ def test_unknown_names_are_refused_with_the_known_ones(name: str, sentence: str)
 def test_precisions_are_refused_with_those_there_are() -> None:
     with pytest.raises(UserError, match="cpu has no precision 'fp8'; it has: fp32, int8, int4"):
         targets.find("cpu").require_build("fp8")
-    with pytest.raises(UserError, match="makes only int8 for cpu so far, not int4"):
-        targets.find("cpu").require_build("int4")
+    with pytest.raises(UserError, match="makes only int8, int4 for cpu so far, not fp32"):
+        targets.find("cpu").require_build("fp32")
     with pytest.raises(UserError, match="makes nothing for tensorrt:thor so far"):
         targets.find("tensorrt:thor").require_build("fp16")
     targets.find("cpu").require_build("int8")

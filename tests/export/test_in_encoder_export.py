@@ -80,7 +80,7 @@ def test_calibration_reads_a_folder_of_pictures(tmp_path: pathlib.Path) -> None:
         Image.fromarray(image[::-1]).save(tmp_path / f"{seed}.png")
     recipe = ExportRecipe(model="tiny", prune=("flowcut",), keep=0.5, overrides=(("calibration", str(tmp_path)),))
     assert not [note for note in pipeline.plan(recipe).notes if "calibrat" in note]
-    made = pipeline._calibrated(pipeline._job(recipe, tmp_path), lambda step, done, total: None)
+    made = pipeline._calibrated(pipeline.prepare(recipe, tmp_path), lambda step, done, total: None)
     method = made.methods["flowcut"][0]
     assert method.parameters["counts"]
     assert made.notes == ("flowcut was calibrated on 2 pictures of the folder given",)
@@ -90,7 +90,7 @@ def test_calibration_reads_a_folder_of_pictures(tmp_path: pathlib.Path) -> None:
     for folder, words in ((empty, "holds no picture"), (tmp_path / "absent", "no such directory")):
         wrong = dataclasses.replace(recipe, overrides=(("calibration", str(folder)),))
         with pytest.raises(CheckpointError, match=words):
-            pipeline._calibrated(pipeline._job(wrong, tmp_path), lambda step, done, total: None)
+            pipeline._calibrated(pipeline.prepare(wrong, tmp_path), lambda step, done, total: None)
 
 
 def test_a_plan_says_what_will_be_measured() -> None:

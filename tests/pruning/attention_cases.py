@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from edgeprune.export.passes.attach import attach
 from edgeprune.export.trace import Axis, Interface, trace
 from edgeprune.pruning.base import PruningMethod, VisualFeatures
 from edgeprune.pruning.registry import parse
-from tests.pruning import oracles, oracles_attention, oracles_windows
+from tests.pruning import oracles, oracles_attention, oracles_similarity, oracles_windows
 
 COUNT, COLUMNS, WIDTH, HEADS, HEAD_WIDTH = 576, 24, 12, 3, 5
 KEEPS = (1, 29, 58, 64, 128, 192, COUNT)
@@ -93,6 +94,11 @@ def merging(rule: Callable[..., tuple[list[int], np.ndarray]], *more: Any) -> Ca
     return lambda signals, tokens, keep: rule(*signals, tokens, keep, *more)
 
 
+def by_tokens(rule: Callable[..., list[int]], *more: Any) -> Callable[..., tuple[list[int], None]]:
+    """An oracle of a method that gathers and reads tokens: rule(*signals, tokens, keep, *more)."""
+    return lambda signals, tokens, keep: (rule(*signals, tokens, keep, *more), None)
+
+
 def holov(runs: int, weight: float) -> Callable[..., tuple[list[int], None]]:
     return lambda signals, tokens, keep: (oracles_windows.holov(*signals, tokens, keep, runs, weight), None)
 
@@ -120,6 +126,21 @@ CASES = {
         Case("holov:runs=7,variance=5.0,importance=received", holov(7, 5.0), seeds=5),
         Case("embedlens", embedlens(1.0), seeds=6),
         Case("embedlens:weight=0.4", embedlens(0.4), seeds=3),
+        Case("vflowopt", merging(partial(oracles_windows.vflowopt, threshold=39.26, window=17.39)), seeds=1),
+        Case(
+            "vflowopt:threshold=1.3,window=5.5",
+            merging(partial(oracles_windows.vflowopt, threshold=1.3, window=5.5)),
+            seeds=1,
+        ),
+        Case("agileprune", by_tokens(oracles_similarity.agileprune, 5.0, 0.5), seeds=2),
+        Case(
+            "agileprune:average=20.0,limit=1.0,importance=received",
+            by_tokens(oracles_similarity.agileprune, 20.0, 1.0),
+            seeds=2,
+        ),
+        Case("dart-pre", by_tokens(oracles_similarity.dart_pre, 4), seeds=5),
+        Case("dart-pre:pivots=7", by_tokens(oracles_similarity.dart_pre, 7), seeds=2),
+        Case("aim-merge", merging(oracles_similarity.aim_merge, 4), (36, 72, 144, 288, COUNT), seeds=5),
         Case("vispruner", vispruner(0.5), seeds=1),
         Case("vispruner:important_ratio=0.75", vispruner(0.75), (29, 192), seeds=1),
     )
@@ -146,16 +167,31 @@ def inputs(case: Case, seed: int, batch: int) -> tuple[list[np.ndarray], np.ndar
     return made, rng.normal(size=(batch, COUNT, WIDTH)).astype(np.float32)
 
 
-def tie_free(case: Case, seeds: int, batch: int, keep: int) -> Iterator[tuple[list[np.ndarray], np.ndarray, Any]]:
-    """Signals, tokens and what the oracle makes of them, for as many seeds without ties."""
-    found = 0
+#: signals in the order of the method's `needs`, tokens, and what the oracle makes of them; each with a leading batch
+Picture = tuple[list[np.ndarray], np.ndarray, tuple[np.ndarray, np.ndarray]]
+
+
+def tie_free(case: Case, seeds: int, keep: int) -> list[Picture]:
+    """One picture for each of as many seeds without ties; the oracle runs once for each."""
+    found: list[Picture] = []
     for seed in itertools.count():
-        signals, tokens = inputs(case, seed, batch)
+        signals, tokens = inputs(case, seed, 1)
         with contextlib.suppress(oracles_attention.Tie):
-            yield signals, tokens, case.expected(signals, tokens, keep)
-            found += 1
-        if found == seeds:
-            return
+            found.append((signals, tokens, case.expected(signals, tokens, keep)))
+        if len(found) == seeds:
+            break
+    return found
+
+
+def together(first: Picture, second: Picture) -> Picture:
+    """Two pictures as a batch."""
+
+    def join(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.concatenate([a, b])
+
+    signals = [join(a, b) for a, b in zip(first[0], second[0], strict=True)]
+    index, features = (join(a, b) for a, b in zip(first[2], second[2], strict=True))
+    return signals, join(first[1], second[1]), (index, features)
 
 
 class Stage(torch.nn.Module):

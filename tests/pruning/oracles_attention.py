@@ -70,7 +70,7 @@ def prumerge(
     wide, a = tokens.astype(np.float64), attention.astype(np.float64)
     made = []
     for i in kept:
-        others = sorted((j for j in range(len(tokens)) if j != i), key=lambda j: -alike[i, j])
+        others = [j for j in np.argsort(-alike[i], kind="stable") if j != i]
         made.append(wide[i] + sum(a[j] * wide[j] for j in others[:merged]))
     made.append(sum((a[j] * wide[j] for j in set(range(len(tokens))) - set(kept)), np.zeros(tokens.shape[1])))
     return [*kept, -1], np.stack(made)
@@ -90,7 +90,7 @@ def vispruner(attention: np.ndarray, tokens: np.ndarray, keep: int, ratio: float
     listed, goal, alike = order[important:], keep - important, cosine(tokens)
     while len(listed) > goal:
         even, odd = listed[0::2], listed[1::2]
-        best = {a: max((alike[a, b] for b in odd), default=0.0) for a in even}
+        best = dict(zip(even, alike[np.ix_(even, odd)].max(axis=1) if odd else np.zeros(len(even)), strict=True))
         if len(set(best.values())) < len(even):
             raise Tie
         drop = min(8, len(listed) - goal, len(even))
@@ -104,7 +104,7 @@ def pagerank(attention: np.ndarray, keep: int, iterations: int) -> list[int]:
     for head in attention.astype(np.float64):
         s = np.full(len(head), 1 / len(head))
         for _ in range(iterations):
-            s = np.array([(head[:, j] * s).sum() for j in range(len(head))])
+            s = head.T @ s
             s = s / s.sum()
         total += s**2
     return sorted(descending(np.sqrt(total / len(attention))[1:])[:keep])

@@ -62,3 +62,40 @@ def holov(attention: np.ndarray, tokens: np.ndarray, keep: int, runs: int, weigh
         kept += sorted(run, key=lambda i: -attention[i])[:budget]
     rest = [i for i in descending(attention) if i not in set(kept)]
     return sorted(kept + rest[: keep - len(kept)])
+
+
+def vflowopt(
+    attention: np.ndarray, tokens: np.ndarray, keep: int, threshold: float, window: float
+) -> tuple[list[int], np.ndarray]:
+    """Patches of greatest importance, and every window's others averaged at the most important one's place; ascending.
+
+    attention (H,S,S) with [CLS] first; a square grid. The least important patch of a window is never kept as it is.
+
+    Raises:
+        Tie: a patch receives almost exactly the threshold, or two of nearly equal importance compete for a place.
+    """
+    count = len(tokens)
+    side, wide = math.isqrt(count), tokens.astype(np.float64)
+    mean = attention.astype(np.float64).mean(0)[-count:, -count:]
+    received = mean.mean(0)
+    limit = threshold * received.mean()
+    if np.abs(received - limit).min() < 1e-6 * limit:
+        raise Tie
+    far = [q for q in range(count) if received[q] > limit] or list(range(count))
+    importance = np.array([sum(mean[q, j] for q in far) / len(far) for j in range(count)])
+    members: dict[tuple[int, int], list[int]] = {}
+    for i in range(count):
+        members.setdefault((math.floor(i // side / window), math.floor(i % side / window)), []).append(i)
+    never = {min(group, key=lambda i: importance[i]) for group in members.values()}
+    ranked = sorted((i for i in range(count) if i not in never), key=lambda i: -importance[i])
+    free = keep - len(members)
+    if 0 < free < len(ranked) and importance[ranked[free - 1]] - importance[ranked[free]] < 1e-6 * importance.max():
+        raise Tie
+    made = {i: (i, wide[i]) for i in ranked[:free]}
+    for group in members.values():
+        rest = [i for i in group if i not in made]
+        lead = max(rest, key=lambda i: importance[i])
+        weight = importance[rest] / importance[rest].sum()
+        made[lead] = (lead if len(rest) == 1 else -1, weight @ wide[rest])
+    assert len(made) == keep
+    return [made[i][0] for i in sorted(made)], np.stack([made[i][1] for i in sorted(made)])

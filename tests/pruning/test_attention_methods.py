@@ -11,13 +11,23 @@ import pytest
 import torch
 
 from edgeprune.tolerances import TOLERANCES
-from tests.pruning.attention_cases import CASES, COUNT, Case, exported, inputs, run_exported, run_torch, tie_free
+from tests.pruning.attention_cases import (
+    CASES,
+    COUNT,
+    Case,
+    exported,
+    inputs,
+    run_exported,
+    run_torch,
+    tie_free,
+    together,
+)
 
 #: operators that TensorRT's parser refuses
 REFUSED = {"NonZero", "Compress", "Unique", "SequenceAt", "SplitToSequence", "ConcatFromSequence"}
 
 
-def compare(case: Case, found: list[np.ndarray], expected: list[np.ndarray], what: str) -> None:
+def compare(case: Case, found: list[np.ndarray], expected: tuple[np.ndarray, np.ndarray], what: str) -> None:
     index, features = expected
     np.testing.assert_array_equal(found[0], index, err_msg=what)
     assert np.abs(found[1] - features).max() <= TOLERANCES["merged"] * max(1.0, float(np.abs(features).max())), what
@@ -25,18 +35,23 @@ def compare(case: Case, found: list[np.ndarray], expected: list[np.ndarray], wha
         np.testing.assert_array_equal(found[1], features)
 
 
-def compare_all(case: Case, run: Callable[..., list[np.ndarray]], seeds: int, counts: list[int] | None = None) -> None:
-    for batch in (1, 2):
-        for keep in counts or case.counts:
-            for signals, tokens, expected in tie_free(case, seeds, batch, keep):
-                compare(case, run(signals, tokens, keep), expected, f"batch {batch}, keep {keep}")
+def compare_all(
+    case: Case, runs: list[Callable[..., list[np.ndarray]]], seeds: int, counts: list[int] | None = None
+) -> None:
+    """Every seed alone, and all in batches of two."""
+    for keep in counts or case.counts:
+        known = tie_free(case, max(2, seeds), keep)
+        pairs = [together(*pair) for pair in zip(known[::2], known[1::2], strict=False)]
+        for signals, tokens, expected in [*known, *pairs]:
+            for run in runs:
+                compare(case, run(signals, tokens, keep), expected, f"batch {len(tokens)}, keep {keep}")
 
 
 @pytest.mark.parametrize("spec", CASES)
 def test_method_equals_oracle(spec: str) -> None:
     case = CASES[spec]
     counts = case.counts if case.method.stable else case.counts[::3]  # rounds are slow in eager torch
-    compare_all(case, partial(run_torch, case), case.seeds, counts)
+    compare_all(case, [partial(run_torch, case)], case.seeds, counts)
 
 
 @pytest.mark.parametrize("spec", CASES)
@@ -48,15 +63,15 @@ def test_exported_graph_equals_oracle(spec: str, tmp_path: pathlib.Path) -> None
     modes = [node.attributes.get_string("reduction", "none") for node in model.graph if "Scatter" in node.op_type]
     assert set(modes) <= {"none"}
     assert len(list(model.graph)) < 120, "unrolled"
-    compare_all(case, partial(run_exported, session), min(case.seeds, 5))
+    compare_all(case, [partial(run_exported, session)], min(case.seeds, 5))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", CASES)
 def test_fifty_seeds(spec: str, tmp_path: pathlib.Path) -> None:
     case = CASES[spec]
-    compare_all(case, partial(run_torch, case), 50)
-    compare_all(case, partial(run_exported, exported(case, tmp_path)[0]), 50)
+    session, _ = exported(case, tmp_path)
+    compare_all(case, [partial(run_torch, case), partial(run_exported, session)], 50)
 
 
 @pytest.mark.parametrize("spec", [spec for spec, case in CASES.items() if case.method.identity_at_full])

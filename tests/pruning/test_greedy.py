@@ -27,11 +27,11 @@ KEEPS = (1, 29, 58, 64, 128, 192)
 
 
 def compare(spec: str, count: int, keeps: tuple[int, ...], seeds: int, *, graph: bool) -> None:
-    """Every seed alone and in a batch of two, every K of `keeps` and N, against the oracle."""
+    """Every seed alone, and all in batches of two, every K of `keeps` and N, against the oracle."""
     known = cases(spec, count, max(keeps), seeds)
-    for seed in range(seeds):
-        for batch in ([known[seed]], [known[seed], known[seed - 1]]):
-            compare_batch(spec, batch, keeps, graph)
+    pairs = [[one, other] for one, other in zip(known, known[1:] + known[:1], strict=True)][::2]
+    for batch in [*([case] for case in known), *pairs]:
+        compare_batch(spec, batch, keeps, graph)
 
 
 def compare_batch(spec: str, batch: list[Case], keeps: tuple[int, ...], graph: bool) -> None:

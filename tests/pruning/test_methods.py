@@ -20,7 +20,7 @@ COUNT = 576
 KEEPS = (1, 29, 58, 64, 128, COUNT)
 SEEDS = range(50)
 #: one score per token, given; the others are in test_attention_methods.py and test_greedy.py
-BY_SCORE = ("none", "random", "stride", "fastervlm", "received-attention")
+BY_SCORE = ("none", "random", "stride", "fastervlm", "received-attention", "background")
 
 
 def tie_free(seed: int, batch: int) -> np.ndarray:

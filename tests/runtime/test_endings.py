@@ -159,7 +159,7 @@ def test_abort_during_prefill_leaves_the_session_usable(slow: Model) -> None:
 @pytest.fixture
 def slow_prefill(write_bundle: BundleWriter) -> Iterator[Model]:
     """A prefill of hundreds of tokens takes a second or more; a short one and a decode step take none."""
-    with Model.open(write_bundle(tiny_graphs.Options(slow={"prefill": 150_000}))) as model:
+    with Model.open(write_bundle(tiny_graphs.Options(slow={"prefill": 75_000}))) as model:
         yield model
 
 

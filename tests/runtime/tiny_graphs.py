@@ -34,7 +34,7 @@ class Options:
 
     Args:
         half: embeddings and KV cache are float16.
-        slow: stage (vision, decoder) -> loop iterations that cost time and change nothing; "prefill": per 64 new
+        slow: stage (vision, decoder) -> loop iterations that cost time and change nothing; "prefill": per 32 new
             positions of a decoder run, so that short runs have none.
         context_length: of the manifest.
     """
@@ -215,7 +215,7 @@ def decoder(options: Options) -> tuple[onnx.ModelProto, list[Any], list[Any]]:
     b = _Builder()
     w = weights()
     new_positions = b.op("Gather", b.op("Shape", "t_inputs_embeds"), b.constant(1))
-    turns = b.op("Mul", b.op("Div", new_positions, b.constant(64)), b.constant(options.slow.get("prefill", 0)))
+    turns = b.op("Mul", b.op("Div", new_positions, b.constant(32)), b.constant(options.slow.get("prefill", 0)))
     turns = b.op("Add", turns, b.constant(options.slow.get("decoder", 0)))
     rows = b.slow_zero(b.op("Cast", "t_inputs_embeds", to=TensorProto.FLOAT), turns)
     value = b.op("Tanh", b.op("MatMul", rows, b.constant(w["value"], np.float32)))
