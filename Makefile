@@ -13,7 +13,7 @@ LIBRARY := $(BUILD)/libedgeprune.so
 RUN := EDGEPRUNE_LIB=$(CURDIR)/$(LIBRARY) EDGEPRUNE_NATIVE_DIR=$(CURDIR)/$(BUILD) HF_HUB_OFFLINE=1 $(BIN)
 
 .PHONY: help demo test test-slow check format native package clean fuzz sanitize
-.PHONY: bench bench-pruning bench-background bench-retention bench-runtime bench-export bench-peers
+.PHONY: bench bench-pruning bench-engines bench-background bench-retention bench-runtime bench-export bench-peers
 .DELETE_ON_ERROR:
 
 help:  ## print this list
@@ -68,6 +68,9 @@ bench-retention: $(STAMPS)/demo $(LIBRARY)  ## accuracy by pruning method, keep 
 	$(PIP) scikit-image scikit-learn
 	mkdir -p .cache/emoji && cd .cache/emoji && { [ -f package/emoji.json ] || { npm pack --silent emoji-datasource-google@16.0.0 && tar xzf emoji-datasource-google-16.0.0.tgz package/emoji.json package/LICENSE package/img/google/64; }; }
 	EDGEPRUNE_DEMO_EMOJI=$(CURDIR)/.cache/emoji/package $(RUN)/python examples/demo_benchmark/retention.py .cache/retention $(RETENTION)
+
+bench-engines: $(STAMPS)/demo $(STAMPS)/rtx $(LIBRARY)  ## build TensorRT-RTX engines, no GPU needed; JSON under benchmarks/results
+	$(RUN)/python -m benchmarks.engine_builds benchmarks/results/$$(date +%F)-engine-builds.json
 
 fuzz: $(STAMPS)/venv  ## fuzz the readers with libFuzzer (clang), FUZZ_SECONDS each; stops at a finding
 	tools/setup_system.sh --clang

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from transformers.utils import logging
 
 from benchmarks.pruning_work import vision_flops
 from edgeprune.export.pipeline import prepare
@@ -75,7 +76,7 @@ def measure(name: str, trials: int) -> dict[str, Any]:
             if with_it in files:
                 counts = (total, keep_count(total, RATIO)) if keep is None else (keep_count(total, keep),) * 2
                 for spec, kept in zip((without, with_it), counts, strict=True):
-                    timed[spec] = Timed(folder / files[spec], pixels, kept)
+                    timed[spec] = Timed(folder / files[spec][0], pixels, kept)
         for graph in timed.values():
             graph.run()
             graph.trials_ms.clear()
@@ -122,6 +123,7 @@ def main() -> None:
     parser.add_argument("--skip-large", action="store_true", help="the demo only")
     parser.add_argument("--output", type=pathlib.Path, help="JSON file (benchmarks/results/DATE-background.json)")
     args = parser.parse_args()
+    logging.disable_progress_bar()  # of the checkpoint that is put together
     result: dict[str, Any] = {
         "machine": {"machine": platform.machine(), "system": platform.system(), "cpus": os.cpu_count()},
         "onnxruntime": onnxruntime.__version__,

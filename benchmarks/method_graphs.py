@@ -24,6 +24,7 @@ from benchmarks import docs_tables
 from edgeprune.engines import graph_view, lint, targets, tensorrt
 from edgeprune.engines.rules import TENSORRT
 from edgeprune.engines.shapes import ShapeRange, Span, shape_range
+from edgeprune.export.models.background import ScorerSpec
 from edgeprune.export.models.llava import Llava
 from edgeprune.export.weights import RandomSource
 from edgeprune.export.writer import GraphSet
@@ -31,6 +32,8 @@ from edgeprune.pruning.registry import method_names, parse
 
 N: Final = 576
 K: Final = 58
+#: of methods inside the encoder: two blocks that halve at most do not come down to 58
+K_IN_ENCODER: Final = 192
 NAME: Final = "method-graphs"
 PAGE: Final = docs_tables.REPO / "docs" / "targets.md"
 
@@ -47,14 +50,16 @@ def family() -> Llava:
         hidden_size=1024, intermediate_size=64, num_hidden_layers=1, num_attention_heads=8, num_key_value_heads=8,
         head_dim=128, vocab_size=64, max_position_embeddings=1024,
     )  # fmt: skip
-    return Llava(LlavaConfig(vision_config=vision, text_config=text, vision_feature_layer=-1), 336)
+    made = Llava(LlavaConfig(vision_config=vision, text_config=text, vision_feature_layer=-1), 336)
+    made.background = ScorerSpec(made.grid, made.patch_px, (0.5,) * 3, (0.25,) * 3)
+    return made
 
 
 def export(spec: str, folder: pathlib.Path) -> tuple[list[dict[str, Any]], tuple[float, float]]:
     """Writes a method's graphs below `folder`; -> its vision graphs as the manifest has them, and the seconds that
     tracing them took, by the clock and of the processor."""
     method = parse(spec)
-    keep = K if method.dynamic_keep else N
+    keep = {"nowhere": N, "in_encoder": K_IN_ENCODER}.get(method.where, K)
     model = family()
     model.require(method)
     graphs = GraphSet(model, {method.name: (method, keep)}, static_keep=False, dtype=torch.float32)

@@ -39,12 +39,12 @@ from edgeprune.pruning.base import PruningMethod
 from edgeprune.pruning.in_encoder import BlockView, InEncoder, Passing
 from edgeprune.pruning.registry import method_names, parse
 from edgeprune.pruning.selectors import gather_tokens
-from tests.pruning.attention_cases import Stage
+from tests.pruning.attention_cases import Stage, text_axes
 
 N, K, C, D, HEADS, MLP = 576, 58, 1024, 4096, 16, 4096
-#: tokens of a question
-M = 16
 TIMED_BLOCKS, BLOCKS = 2, 23
+#: tokens of a question
+WORDS = 16
 #: methods timed with other parameters too: another graph
 MORE = ("todre:objective=k-center",)
 SIGNAL_SHAPES: dict[str, tuple[int, ...]] = {
@@ -75,8 +75,8 @@ class Timed:
         # what a softmax makes is positive and sums to one
         drawn = {name: np.abs(x) / np.abs(x).sum(-1, keepdims=True) if "attention" in name else x
                  for name, x in drawn.items()}  # fmt: skip
+        drawn = {name: np.ones_like(x) if name == "text_mask" else x for name, x in drawn.items()}
         self.feeds = {name: value.astype(np.float32) for name, value in drawn.items()}
-        self.feeds |= {"text_mask": np.ones_like(self.feeds["text_mask"])} if "text_mask" in self.feeds else {}
         values = [torch.from_numpy(value) for value in self.feeds.values()]
         example = (values[:nested], *values[nested:]) if nested >= 0 else tuple(values)
         model = trace(module, example, Interface(inputs, outputs))
@@ -149,8 +149,7 @@ def stage(method: PruningMethod, width: int) -> Timed:
     inputs = [Axis("s", f"s{i}_{s.kind}", "float32", (1, *shapes[s.kind])) for i, s in enumerate(method.needs)]
     nested = len(inputs)
     inputs += [Axis("tokens", "tokens", "float32", (1, N, width)), Axis("slots", "slots", "float32", ("K",))]
-    if method.text:
-        inputs += [Axis("t", "text_embeds", "float32", (1, M, width)), Axis("m", "text_mask", "float32", (1, M))]
+    inputs += text_axes(1, WORDS, width) if method.text else []
     outputs = (Axis("i", "keep_idx", "int64", (1, "K")), Axis("o", "out", "float32", (1, "K", width)))
     # methods that serve only some counts: the nearest to K
     keep = min(method.valid_k(N), key=lambda count: abs(count - K))

@@ -2,7 +2,7 @@
 
 Letters: N visual tokens, S = N + 1 encoder tokens, K kept, C width of the tokens the method reads, V width of the
 encoder, D of the decoder, H heads. A multiply-add is two operations; a sort of n numbers is n log2 n. The batch is one
-picture.
+picture; the few tokens of a question are not counted.
 """
 
 from __future__ import annotations
@@ -170,6 +170,7 @@ WORK: Final[dict[str, Work]] = {
     "flowcut": Work("attention", _flowcut, lambda s: s.heads * _vector(s)),
     "scope": Work("greedy", lambda s: s.cosine + s.n**2 + _gain_steps(s), lambda s: 2 * _matrix(s)),
     "cdpruner": Work("greedy", _cdpruner, lambda s: 2 * _matrix(s) + 4.0 * s.k * s.n),
+    "mmtok": Work("greedy", lambda s: s.cosine + 4.0 * s.n**2 + _gain_steps(s), lambda s: 2 * _matrix(s)),
     "mmtok-vv": Work("greedy", lambda s: s.cosine + 4.0 * s.n**2 + _gain_steps(s), lambda s: 2 * _matrix(s)),
     "background": Work("attention", _top_k, _vector),
 }

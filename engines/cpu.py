@@ -174,10 +174,10 @@ def _quantised(
     role = "tokens" if graph.stage == "encode" else _ROLES[stage]
     output = next(tensor.name for tensor in graph.outputs if tensor.role == role)
     (wanted,) = quantise.run(source, feeds, [output])
-    noise = scheme.noise(source, feeds, job.writer.path)
+    noise, fixed = scheme.noise(source, feeds, job.writer.path), quantise.choosing(source)
     tolerance = TOLERANCES[f"{_ROLES[stage]}_{word}"]
     for limit in scheme.limits:
-        fp32 = sorted(node for node, value in noise.items() if value > limit)
+        fp32 = sorted(node for node, value in noise.items() if value > limit or node in fixed)
         model = scheme.quantise(source, fp32)
         away = distance(_trial(job, model, source.name, feeds, output), wanted)
         kept = len(noise) - len(fp32)

@@ -26,6 +26,13 @@ def products(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     return [node for node in model.graph.node if node.op_type in _PRODUCTS and node.input[1] in weights]
 
 
+def choosing(graph: Path) -> set[str]:
+    """Names of the products that stay fp32 whatever their noise: those of the background scorer, because a rounded
+    logit sends other patches into the encoder, which no tolerance on its output bounds."""
+    model = onnx.load(graph, load_external_data=False)
+    return {node.name for node in products(model) if node.input[1].startswith("background.")}
+
+
 def noise(graph: Path, feeds: Arrays, scratch: Path) -> dict[str, float]:
     """Product -> rounding noise of its activation relative to the activation's root mean square.
 

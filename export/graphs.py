@@ -155,8 +155,8 @@ class VisionGraph(nn.Module):
         return self.method.recycle(tokens, keep_idx, features), keep_idx, scores
 
     def see(self, x: Tensor, given: dict[Signal, Tensor]) -> tuple[Tensor | None, dict[Signal, Tensor], Waiting | None]:
-        """-> tokens (B,N,C), projected ones (B,N,D) if `projects_all`, and signals; or, where the last block waits for
-        the keep set, no tokens and what `kept_rows` takes."""
+        """From the embeddings (B,S,C) -> tokens (B,N,C), projected ones (B,N,D) if `projects_all`, and signals; or,
+        where the last block waits for the keep set, no tokens and what `kept_rows` takes."""
         path = self.path
         signals = {**given, **self.outputs_of(-1, x)}
         tokens = x[:, path.first_token :] if path.feature_block < 0 else None

@@ -151,13 +151,6 @@ class Reference:
         unsteady = changed_by_noise(method, features, index) if by_tokens else None
         return VisionReference(index, seen, embeds_at, unsteady)
 
-    def _text(self, method: PruningMethod, question: list[int] | None) -> tuple[Tensor | None, Tensor | None]:
-        """text_embeds (1,M,D) and text_mask (1,M) for methods that read the question."""
-        if not method.text:
-            return None, None
-        assert question is not None
-        return torch.from_numpy(self.embed(question))[None], torch.ones(1, len(question))
-
     def _signal(self, run: TowerRun, signal: Signal, block: int, first_token: int) -> Tensor:
         if signal.kind == FOREGROUND.kind:
             return self.foreground.head(block, run.signal("hidden", block)[:, first_token:])
@@ -168,6 +161,13 @@ class Reference:
             hidden = run.out.hidden_states[block + 1][:, first_token:]
             return sensitivity(self.model.model.multi_modal_projector, hidden, signal)
         return visual_part(run.signal(signal.kind, block), signal.kind, first_token)
+
+    def _text(self, method: PruningMethod, question: list[int] | None) -> tuple[Tensor | None, Tensor | None]:
+        """text_embeds (1,M,D) and text_mask (1,M) for methods that read the question."""
+        if not method.text:
+            return None, None
+        assert question is not None
+        return torch.from_numpy(self.embed(question))[None], torch.ones(1, len(question))
 
     def _thinned(self, pixels: np.ndarray, method: InEncoder, keep: int) -> VisionReference:
         """A method that prunes inside the encoder. What it keeps decides what later blocks compute, so other indices

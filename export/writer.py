@@ -13,11 +13,11 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
+from edgeprune.export.encode_select import EncodeGraph, SelectGraph, interfaces
 from edgeprune.export.graphs import VisionGraph
 from edgeprune.export.models.base import ModelFamily
 from edgeprune.export.passes.attach import attach
 from edgeprune.export.trace import Axis, Interface, trace
-from edgeprune.export.two_graphs import EncodeGraph, SelectGraph, interfaces
 from edgeprune.export.weights import Parameter, Slot, WeightSource, parameters, plan_slots, write_data
 from edgeprune.pruning.base import PruningMethod
 
@@ -25,11 +25,6 @@ DTYPES: Final = {"fp32": torch.float32, "fp16": torch.float16}
 
 #: sizes of free dimensions while tracing: all different, none 0 or 1
 _EXAMPLE: Final = {"B": 2, "T": 4, "S": 7, "P0": 3, "L": 5, "K": 3, "M": 6}
-
-
-def vision_file(key: str) -> str:
-    """File of a method's vision graph; a path in a bundle is spelled with letters, digits, dot and dash."""
-    return f"vision-{re.sub('[^A-Za-z0-9.-]', '-', key)}.onnx"
 
 
 @dataclass(frozen=True)
@@ -72,8 +67,10 @@ class GraphSet:
         return self.methods[key][0].text or (self._adaptive and self.static_keep(key) is None)
 
     def vision_files(self, key: str) -> list[str]:
-        """Files of a method's vision part, in the order in which they run."""
-        return [vision_file(key + end) for end in (("-encode", "-select") if self.staged(key) else ("",))]
+        """Files of a method's vision part, in the order in which they run. A path in a bundle is spelled with letters,
+        digits, dot and dash."""
+        ends = ("-encode", "-select") if self.staged(key) else ("",)
+        return [f"vision-{re.sub('[^A-Za-z0-9.-]', '-', key)}{end}.onnx" for end in ends]
 
     @property
     def files(self) -> list[str]:
@@ -129,13 +126,14 @@ class GraphSet:
             "decoder": {**made["decoder.onnx"], "kv": self._kv()},
         }
 
-    def write_vision(self, folder: Path, source: WeightSource) -> dict[str, str]:
-        """The vision graphs and their data file alone. Returns method key -> file, the last of two, in `folder`."""
+    def write_vision(self, folder: Path, source: WeightSource) -> dict[str, list[str]]:
+        """The vision graphs and their data file alone. Returns method key -> files, in `folder`."""
         folder.mkdir()
-        for part in [part for key in self.methods for part in self._vision_parts(key)]:
-            self._write_graph(folder, part)
+        for key in self.methods:
+            for part in self._vision_parts(key):
+                self._write_graph(folder, part)
         write_data(folder / "vision.data", self.data["vision.data"], self.slots, source, lambda _: None)
-        return {key: self.vision_files(key)[-1] for key in self.methods}
+        return {key: self.vision_files(key) for key in self.methods}
 
     def _parts(self) -> list[Part]:
         return [

@@ -87,7 +87,8 @@ def report() -> dict[str, Any]:
         for first, gap, p in (("good", 0.4, 0.001), ("bad", -0.5, 0.03))
     ]
     return {
-        "bundle": "b", "onnxruntime": "1.2", "partial": True, "answered": 20, "cases": cases, "tests": tests,
+        "bundle": "b", "onnxruntime": "1.2", "partial": True, "answered": 20,
+        "notes": ["x@1 is left out"], "cases": cases, "tests": tests,
         "random": [{"keep": 0.1, **spread, "by": {"category": {"what": spread}, "size": {"small": spread}}}],
         "results": rows,
         "losses": [{"method": "random", "keep": 0.1, "unpruned": "none@1", "loss": 0.4, "interval": [0.2, 0.6]}],
@@ -102,6 +103,7 @@ def test_tables_say_what_the_report_says(load: Any) -> None:
     assert "| `bad` |  |  |  | 0.000 - |  |" in text
     assert "| `random` |  |  |  | 0.500 |  |" in text
     assert "- keep 0.1, all questions (0.500): bad" in text
+    assert "- x@1 is left out." in text
     assert "- keep 0.1, category what (0.500): bad 0.000" in text
 
 

@@ -1,4 +1,4 @@
-"""Halving by merging: in every round each second token joins the neighbour list's token that it resembles most."""
+"""Halving by merging: in every round one half of the tokens joins what it resembles most in the other."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class AimMerge(PruningMethod):
 
     name: ClassVar[str] = "aim-merge"
     summary: ClassVar[str] = "merge alike projected tokens in rounds that halve them"
-    source: ClassVar[str] = "AIM (ICCV 2025), its merging before the decoder"
+    source: ClassVar[str] = "AIM (LaVi-Lab), its merging before the decoder"
     where: ClassVar[str] = "after_projector"
     has_scores: ClassVar[bool] = False
     reads_tokens: ClassVar[bool] = True

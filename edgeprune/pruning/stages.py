@@ -73,6 +73,11 @@ class Staged(PruningMethod):
             raise PruningError("background cannot follow background; its parameters belong in front of @RATIO")
         if second.where not in _PLACES or second.text:
             raise PruningError(f"{name} cannot follow background@RATIO; methods behind the encoder without text can")
+        if second.uncalibrated:
+            raise PruningError(
+                f"{name} is measured at export on all patches; behind background@RATIO its parameters must be given, "
+                f"and an export of {name} alone writes them down"
+            )
         if second.needs_grid:
             raise PruningError(f"{name} reads rows and columns of the whole grid, so it cannot follow background@RATIO")
 

@@ -24,6 +24,8 @@ def page(report: dict[str, Any], source: str) -> str:
     parts.append(
         "Where random selection is ahead (mean of its seeds above the method's score):\n\n" + random_wins(report, cases)
     )
+    if report["notes"]:
+        parts.append("Notes of the run:\n\n" + "\n".join(f"- {note}." for note in report["notes"]))
     return "\n\n".join(parts) + "\n"
 
 

@@ -13,7 +13,7 @@ import pytest
 import edgeprune
 from edgeprune.bundle import Bundle
 from edgeprune.cli.main import main
-from edgeprune.engines import lint, targets
+from edgeprune.engines import lint, quantise, targets
 from edgeprune.errors import NativeError
 from edgeprune.export import parity
 from edgeprune.export.models.background import ScorerSpec
@@ -108,6 +108,17 @@ def test_the_encoder_of_the_graph_has_the_rows_of_the_survivors(bundle: Bundle) 
 def test_tensorrt_lint_finds_nothing(bundle: Bundle) -> None:
     for name in ("tensorrt:orin-nano", "tensorrt:thor", "tensorrt-rtx:sm86"):
         assert lint.check_bundle(bundle, targets.find(name)) == [], name
+
+
+def test_the_scorer_stays_fp32_in_int8_variants(bundle: Bundle) -> None:
+    path = bundle.file(bundle.manifest.graphs.vision[STAGED][0].file)
+    fixed = quantise.choosing(path)
+    assert len(fixed) == 2 * 6 + 1
+    made = quantise.quantise(path, sorted(fixed))
+    kinds = {tensor.name: tensor.data_type for tensor in made.graph.initializer}
+    scorer = [name for name in kinds if name.startswith("background.scorer.blocks.") and name.endswith("weight")]
+    assert {kinds[name] for name in scorer} == {onnx.TensorProto.FLOAT}
+    assert kinds["vision_tower.blocks.0.fc1.weight_quantized"] == onnx.TensorProto.INT8
 
 
 def test_answer_parity_and_cap_through_the_c_library(bundle: Bundle) -> None:

@@ -266,13 +266,14 @@ def write_and_hash(bundle: pathlib.Path, file: pathlib.Path, content: bytes) -> 
 
 @needs_rtx
 @pytest.mark.slow
-def test_fp16_and_int4_are_made_from_an_fp32_bundle(tiny_bundle: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    """The graphs were compared in onnxruntime before they were built; the weights are a half and an eighth as large."""
+def test_int8_and_int4_are_made_from_an_fp32_bundle(tiny_bundle: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """The graphs were compared in onnxruntime before they were built."""
     copy = shutil.copytree(tiny_bundle, tmp_path / "mixed.bundle")
-    done = edgeprune("build", copy, "--target", "tensorrt-rtx:sm86,sm89", "--precision", "vision=fp16,decoder=int4")
+    target, precision = "tensorrt-rtx:sm86,sm89,sm120", "vision=int8,decoder=int4"
+    done = edgeprune("build", copy, "--target", target, "--precision", precision)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     (variant,) = Bundle.open(copy).manifest.variants
-    assert variant.slug == "tensorrt-rtx-sm86-sm89-vision.fp16-decoder.int4"
+    assert variant.slug == "tensorrt-rtx-sm86-sm89-sm120-vision.int8-decoder.int4"
     assert len(variant.parity) == len(json.loads((copy / variant.build).read_text())["engines"])
     assert all(row.passed and 0 < row.value <= row.tolerance for row in variant.parity)
     folder, facts = build_json(copy)
@@ -293,8 +294,9 @@ def test_real_widths_for_three_gpus_with_a_keep_range(tmp_path: pathlib.Path) ->
     bundle = tmp_path / "wide.bundle"
     done = edgeprune(
         "export", "--model", "llava15", "--random-weights", "--dtype", "fp16",
-        "--keep", 0.1, "--keep-range", "0.05:1.0", "--set", "text.num_hidden_layers=1", "--set", "vision.num_hidden_layers=4", "--prune", "fastervlm",
-        "--prune", "divprune", "-o", bundle, timeout=1500,
+        "--keep", 0.1, "--keep-range", "0.05:1.0", "--set", "text.num_hidden_layers=1",
+        "--set", "vision.num_hidden_layers=4", "--prune", "fastervlm", "--prune", "divprune",
+        "-o", bundle, timeout=1500,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     target = "tensorrt-rtx:sm86,sm89,sm120"

@@ -114,7 +114,22 @@ def assert_engine(engine: bytes, what: str) -> None:
 
 @needs_rtx
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", ["hiprune", "fopru:mode=row", "visionzip", "vispruner", "prumerge", "pagerank"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "hiprune",
+        "fopru:mode=row",
+        "visionzip",
+        "vispruner",
+        "prumerge",
+        "pagerank",
+        "holov",
+        "vflowopt",
+        "agileprune",
+        "dart-pre",
+        "aim-merge",
+    ],
+)
 def test_attention_methods_build_for_sm86(spec: str, tmp_path: pathlib.Path) -> None:
     from edgeprune.bundle import Bundle
     from edgeprune.export.pipeline import export

@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from edgeprune.bundle import Bundle
+from edgeprune.engines import lint, targets, tensorrt
+from edgeprune.engines.shapes import Span, shape_range, spans
 from edgeprune.errors import CheckpointError, NativeError, UserError
 from edgeprune.export import pipeline
 from edgeprune.export.models.llava import Llava
@@ -18,6 +20,7 @@ from edgeprune.recipe import ExportRecipe
 from edgeprune.runtime.session import Model
 from tests.checkpoints import Shape, write_checkpoint
 from tests.cli.command import assert_user_error, edgeprune
+from tests.engines.test_tensorrt import assert_engine, needs_rtx
 from tests.export.models import llava_config
 
 SPECS = ("fastervlm", "divprune", "visionzip", "stride", "none")
@@ -54,6 +57,23 @@ def test_manifest_says_so_and_graphs_read_the_mask(bundle: pathlib.Path) -> None
         inputs = {tensor.role: tensor.shape for tensor in graph.inputs}
         assert inputs.get("pad_mask") == (None if spec == "none" else ("B", 16))
     assert all(row.passed for row in manifest.parity)
+
+
+@pytest.mark.parametrize("target", ["tensorrt:orin-nano", "tensorrt:local", "tensorrt-rtx:sm86"])
+def test_graphs_with_a_mask_hold_nothing_that_tensorrt_refuses(bundle: pathlib.Path, target: str) -> None:
+    assert lint.check_bundle(Bundle.open(bundle), targets.find(target)) == []
+
+
+@needs_rtx
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", SPECS)
+def test_graphs_with_a_mask_build_for_sm86(bundle: pathlib.Path, spec: str) -> None:
+    manifest = Bundle.open(bundle).manifest
+    [graph] = manifest.graphs.vision[spec]
+    known = {**spans(manifest), "K": Span(1, 8, 15 if spec == "visionzip" else 16)}
+    profile = {tensor.name: shape_range(tensor.shape, known) for tensor in graph.inputs}
+    engine = tensorrt.build_engine_bytes(bundle / graph.file, [profile], compute_capabilities=[(8, 6)])
+    assert_engine(engine, spec)
 
 
 def test_golden_tensors_are_those_of_a_capped_picture(bundle: pathlib.Path) -> None:

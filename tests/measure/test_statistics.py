@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from edgeprune.measure import statistics
 
@@ -20,7 +21,6 @@ def test_wilson(right: int, asked: int, interval: tuple[float, float]) -> None:
 
 
 def test_wilson_equals_scipy() -> None:
-    stats = pytest.importorskip("scipy.stats")
     for right, asked in ((3, 7), (50, 200), (199, 200)):
         found = stats.binomtest(right, asked).proportion_ci(method="wilson")
         assert statistics.wilson(right, asked) == pytest.approx((found.low, found.high), abs=1e-12)
@@ -28,13 +28,11 @@ def test_wilson_equals_scipy() -> None:
 
 @pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 0), (3, 3), (10, 2), (2, 10), (40, 21)])
 def test_mcnemar_is_the_exact_binomial_test(first: int, second: int) -> None:
-    stats = pytest.importorskip("scipy.stats")
     expected = stats.binomtest(first, first + second, 0.5).pvalue if first + second else 1.0
     assert statistics.mcnemar(first, second) == pytest.approx(expected, rel=1e-12)
 
 
 def test_student_equals_scipy() -> None:
-    stats = pytest.importorskip("scipy.stats")
     for count in (2, 5, 31):
         values = list(np.random.default_rng(count).random(count))
         low, high = stats.t.interval(0.95, count - 1, np.mean(values), stats.sem(values))

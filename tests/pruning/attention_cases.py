@@ -198,10 +198,11 @@ class Stage(torch.nn.Module):
     """A method alone: signals, tokens (B,N,C), keep_slots (K,) [, text_embeds (B,M,C), text_mask (B,M)]
     -> keep_idx (B,K), features (B,K,C)."""
 
-    def __init__(self, method: PruningMethod) -> None:
+    def __init__(self, method: PruningMethod, count: int = COUNT) -> None:
         super().__init__()
         self.method = method
-        constants = method.constants(COUNT)
+        self.grid = (count // COLUMNS, COLUMNS) if count % COLUMNS == 0 else (1, count)
+        constants = method.constants(count)
         self.names = sorted(constants)
         for key, value in constants.items():
             self.register_buffer(key, value, persistent=False)
@@ -216,10 +217,15 @@ class Stage(torch.nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         constants = {key: getattr(self, key) for key in self.names}
         given = dict(zip(self.method.needs, signals, strict=True))
-        grid = (COUNT // COLUMNS, COLUMNS)
-        features = VisualFeatures(tokens, given, grid, constants, tokens, None, text_embeds, text_mask)
+        features = VisualFeatures(tokens, given, self.grid, constants, tokens, None, text_embeds, text_mask)
         index = self.method.select(self.method.signal(features), keep_slots, features)
         return index, self.method.recycle(tokens, index, features)
+
+
+def text_axes(batch: str | int, words: str | int, width: int) -> list[Axis]:
+    """Inputs of a method that reads the question."""
+    embeds = Axis("text_embeds", "text_embeds", "float32", (batch, words, width))
+    return [embeds, Axis("text_mask", "text_mask", "float32", (batch, words))]
 
 
 def exported(case: Case, folder: pathlib.Path) -> tuple[Any, ir.Model]:

@@ -14,6 +14,7 @@ from edgeprune.errors import PruningError
 from edgeprune.export.thinning import thin_through
 from edgeprune.pruning.registry import parse
 from edgeprune.tolerances import TOLERANCES
+from tests.export.models import family_of, filled
 from tests.export.test_savings import rows_through
 from tests.pruning.in_encoder_cases import (
     BLOCKS,
@@ -188,3 +189,20 @@ def test_counts_of_flowcut_must_fit() -> None:
             parse(f"flowcut:counts={counts}").schedule(64, 6, 4)
     with pytest.raises(PruningError, match="joined by -"):
         parse("flowcut:counts=60/4")
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_half_precision_keeps_its_type_and_stays_near(spec: str) -> None:
+    """Sizes, scores and the attention's bias are float32; near ties may fall otherwise, so most tokens are compared."""
+    family, source = family_of(model_of(SMALL))
+    half = filled(family.vision(parse(spec), 29, torch.float16, whole=True), family, source)
+    given = pixels(2, SMALL)
+    with torch.inference_mode():
+        embeds, index = half(given)
+    full_index, full = in_torch(spec, SMALL, 29, given)
+    assert embeds.dtype == torch.float16
+    assert torch.isfinite(embeds).all()
+    same = index.numpy()[0] == full_index[0]
+    assert same.mean() > 0.6
+    near = np.abs(embeds.float().numpy() - full)[0][same].max(1) / np.abs(full).max()
+    assert np.median(near) < TOLERANCES["visual_embeds_fp16"]

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from edgeprune.errors import EdgepruneError
+from edgeprune.pruning.registry import method_class, method_names
 from edgeprune.runtime.session import Model, Session, describe_bundle
 from tests.checkpoints import write_checkpoint
 from tests.test_text_parity import picture
@@ -34,6 +35,26 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 def model(bundle: pathlib.Path) -> Iterator[Model]:
     with Model.open(bundle) as opened:
         yield opened
+
+
+TEXT_METHODS = [name for name in method_names() if method_class(name).text]
+
+
+@pytest.mark.parametrize("name", TEXT_METHODS)
+def test_every_method_that_reads_the_question_answers(name: str, tmp_path: pathlib.Path) -> None:
+    """Two graphs, compared with torch by the export, that give the count asked for and other tokens to other words."""
+    from edgeprune.export.pipeline import export
+    from edgeprune.recipe import ExportRecipe
+
+    folder = write_checkpoint(tmp_path / "checkpoint")
+    recipe = ExportRecipe(model=str(folder), prune=(name,), keep=0.25)
+    manifest = json.loads((export(recipe, tmp_path / "one.bundle") / "manifest.json").read_text())
+    assert [graph["stage"] for graph in manifest["graphs"]["vision"][name]] == ["encode", "select"]
+    assert all(row["passed"] for row in manifest["parity"])
+    with Model.open(tmp_path / "one.bundle") as opened, opened.new_session() as made:
+        made.add_image(picture(3, 90, 70))
+        kept = [ask(made, question).images[0] for question in (LEFT, COUNT)]
+        assert [image.kept for image in kept] == [4, 4]
 
 
 @pytest.fixture
