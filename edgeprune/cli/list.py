@@ -112,7 +112,7 @@ def targets() -> list[dict[str, Any]]:
 
 
 #: left to --json: they would make the lines of targets too long.
-_HIDDEN = ("parameters", "text", "builder", "newer_ops", "memory_mib")
+_HIDDEN = ("parameters", "builder", "newer_ops", "memory_mib")
 
 
 def _text(entries: list[dict[str, Any]]) -> str:

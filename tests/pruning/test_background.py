@@ -56,7 +56,6 @@ def test_a_composed_method_answers_for_its_second_stage() -> None:
         ("background+fastervlm", ("NAME@RATIO+NAME",)),
         ("background@0.5+background", ("background cannot follow background",)),
         ("background@0.5+fastervlm@0.5", ("takes no ratio",)),
-        ("background@0.5+embedlens", ("embedlens cannot be measured",)),
         ("background@0.5+none", ("none cannot follow",)),
         ("background@0.5+tome", ("tome cannot follow",)),
         ("background@0.5+embedlens", ("embedlens is measured at export", "must be given")),
