@@ -19,8 +19,8 @@ FIELDS = [
     "prompt_tokens", "kv_tokens", "images", "timings_ms", "provider", "variant",
 ]  # fmt: skip
 IMAGE_FIELDS = [
-    "file", "width", "height", "method", "keep", "auto_keep", "kept_tokens", "visual_tokens", "keep_idx", "applied", "reason",
-    "padded_tokens",
+    "file", "width", "height", "method", "keep", "auto_keep", "kept_tokens", "visual_tokens", "keep_idx", "applied",
+    "reason", "padded_tokens",
 ]  # fmt: skip
 
 
