@@ -15,6 +15,10 @@ from edgeprune.recipe import ExportRecipe
 REPO = pathlib.Path(__file__).resolve().parents[2]
 RECIPE = REPO / "benchmarks" / "llava_1b4.toml"
 REQUIREMENTS = REPO / "requirements" / "peers-openvino.txt"
+TEMPLATE = (
+    "{% for m in messages %}{{ m['role'].upper() }}: {{ m['content'] }} {% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
 EDGEPRUNE = (sys.executable, "-c", "from edgeprune.cli.main import entry; entry()")
 
 
@@ -59,7 +63,16 @@ def _checkpoint(folder: pathlib.Path) -> None:
         "num_additional_image_tokens": 1,
         "image_token": "<image>",
     }
+    for_older_releases(folder / "tokenizer_config.json")
     (folder / "processor_config.json").write_text(json.dumps(processor, indent=1) + "\n", encoding="utf-8")
+
+
+def for_older_releases(path: pathlib.Path) -> None:
+    """transformers 4, which OpenVINO's converter needs, knows neither the class that release 5 writes nor a chat
+    template that is a file of its own; and OpenVINO GenAI hands the template plain text."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config |= {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": TEMPLATE}
+    path.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
 
 def _openvino(python: pathlib.Path) -> None:
@@ -73,6 +86,9 @@ def _convert(made: Prepared) -> None:
     command = str(made.openvino_python.parent / "optimum-cli")
     model = ["-m", str(made.checkpoint), "--task", "image-text-to-text"]
     _run(command, "export", "openvino", *model, "--weight-format", "int4", "--group-size", "64", "--ratio", "1.0",
+         str(made.openvino_model))  # fmt: skip
+    # optimum leaves the tokenizer out without a word where it cannot convert it; this fails instead.
+    _run(str(made.openvino_python.parent / "convert_tokenizer"), str(made.checkpoint), "--with-detokenizer", "-o",
          str(made.openvino_model))  # fmt: skip
 
 
