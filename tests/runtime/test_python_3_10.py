@@ -26,6 +26,8 @@ import importlib, pkgutil, sys
 import edgeprune, edgeprune.measure, edgeprune.runtime, edgeprune.cli
 for package in (edgeprune.runtime, edgeprune.measure, edgeprune.cli):
     for found in pkgutil.iter_modules(package.__path__):
+        if found.name == "lmms_eval_model":  # loaded by lmms-eval alone, and needs it
+            continue
         importlib.import_module(f"{package.__name__}.{found.name}")
 for found in pkgutil.iter_modules(edgeprune.__path__):
     if not found.ispkg:
