@@ -83,6 +83,11 @@ def _visionzip(s: Sizes) -> float:
     return keys + 6 * s.sort + s.n * s.k + 2.0 * s.k * s.n * s.c
 
 
+def _recoverable(s: Sizes) -> float:
+    """Cosines with [CLS] and with the question, two choices, cosines of encoder features, and the merge."""
+    return 2.0 * s.n**2 * s.v + 7.0 * s.n * s.v + 5.0 * s.n * s.c + 6 * s.sort + s.n * s.k + 2.0 * s.k * s.n * s.c
+
+
 def _prumerge(s: Sizes) -> float:
     return s.sort * (1 + s.k) + 2.0 * s.k * s.n * s.v + 2.0 * s.k * s.n * s.c
 
@@ -169,6 +174,7 @@ WORK: Final[dict[str, Work]] = {
     "tome": Work("attention", _tome, _matrix),
     "flowcut": Work("attention", _flowcut, lambda s: s.heads * _vector(s)),
     "scope": Work("greedy", lambda s: s.cosine + s.n**2 + _gain_steps(s), lambda s: 2 * _matrix(s)),
+    "recoverable": Work("attention", _recoverable, lambda s: _matrix(s) + 4.0 * s.k * s.n),
     "cdpruner": Work("greedy", _cdpruner, lambda s: 2 * _matrix(s) + 4.0 * s.k * s.n),
     "mmtok": Work("greedy", lambda s: s.cosine + 4.0 * s.n**2 + _gain_steps(s), lambda s: 2 * _matrix(s)),
     "mmtok-vv": Work("greedy", lambda s: s.cosine + 4.0 * s.n**2 + _gain_steps(s), lambda s: 2 * _matrix(s)),

@@ -42,6 +42,7 @@ METHODS: Final[dict[str, str]] = {
     "mmtok-vv": "edgeprune.pruning.mmtok_vv:MmtokVv",
     "mmtok": "edgeprune.pruning.mmtok:MMTok",
     "background": "edgeprune.pruning.background:Background",
+    "recoverable": "edgeprune.pruning.recoverable:Recoverable",
     "cdpruner": "edgeprune.pruning.cdpruner:CDPruner",
     "zoo": "edgeprune.pruning.zoo:Zoo",
     "tome": "edgeprune.pruning.tome:ToMe",

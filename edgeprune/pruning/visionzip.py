@@ -10,8 +10,8 @@ from torch import Tensor
 
 from edgeprune.errors import PruningError
 from edgeprune.pruning.base import PruningMethod, Signal, VisualFeatures
-from edgeprune.pruning.orders import chosen_first, inverse, ranks, unit
-from edgeprune.pruning.selectors import gather_tokens
+from edgeprune.pruning.contextual import Plan, contextual_rows
+from edgeprune.pruning.orders import chosen_first, ranks
 
 _CLS = Signal("cls_hidden")
 
@@ -75,30 +75,7 @@ class VisionZip(PruningMethod):
 
     def recycle(self, tokens: Tensor, keep_idx: Tensor, features: VisualFeatures) -> Tensor:
         constants, kept = features.constants, keep_idx.shape[1]
-        dominant, slot = constants["dominant"][kept], constants["iota"][:kept].unsqueeze(1)
-        joined, target = self.assignment(keep_idx, features)
-        member = (joined.unsqueeze(1) + dominant == slot).to(torch.float32)
-        base = (target.unsqueeze(1) + dominant == slot).to(torch.float32)
-        weights = base + member / member.sum(2, keepdim=True).clamp_min(1)
-        merged = torch.matmul(weights, tokens.to(torch.float32)).to(tokens.dtype)
-        rows = torch.where(slot < dominant, gather_tokens(tokens, keep_idx.clamp_min(0)), merged)
-        return torch.where(slot == 0, features.signals[_CLS], rows)
-
-    def assignment(self, keep_idx: Tensor, features: VisualFeatures) -> tuple[Tensor, Tensor]:
-        """Contextual token that each patch joins, and that it is the target of; (B,N) int64 each, -N - 1: none."""
-        constants, iota = features.constants, features.constants["iota"]
-        step, targets = constants["step"][keep_idx.shape[1]], constants["targets"][keep_idx.shape[1]]
-        chosen = (keep_idx.unsqueeze(2) == iota).any(1)
-        if features.pad_mask is not None:  # neither targets nor merged into one
-            left = (~(chosen | features.pad_mask)).sum(1, keepdim=True)
-            step = torch.div(left, targets.clamp_min(1), rounding_mode="floor").clamp_min(1)
-            chosen = chosen | features.pad_mask
-        rest = inverse(chosen_first(~chosen, iota))  # place among the remaining patches
-        nearest = rest // step
-        is_target = ~chosen & (nearest * step == rest) & (nearest < targets)
-        nowhere = torch.full_like(rest, -iota.shape[0] - 1)
-        target = torch.where(is_target, nearest, nowhere)
-        keys = unit(features.signals[self.needs[1]].to(torch.float32).mean(1))
-        likeness = torch.matmul(keys, keys.transpose(1, 2)).masked_fill(~is_target.unsqueeze(1), -2.0)
-        joined = torch.gather(target, 1, likeness.argmax(2))
-        return torch.where(chosen | is_target, nowhere, joined), target
+        plan = Plan(*(constants[name][kept] for name in ("dominant", "targets", "step")))
+        keys = features.signals[self.needs[1]].to(torch.float32).mean(1)
+        rows = contextual_rows(tokens, keys, keep_idx, plan, constants["iota"], features.pad_mask)
+        return torch.where(constants["iota"][:kept].unsqueeze(1) == 0, features.signals[_CLS], rows)

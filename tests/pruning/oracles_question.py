@@ -32,3 +32,31 @@ def mmtok(
         return np.maximum(matrix - best[:, None], 0).sum(axis=0)
 
     return picked(len(tokens), steps, score)
+
+
+def recoverable(
+    hidden: Array, cls: Array, tokens: Array, text: Array, keep: int, question: float, merged: float
+) -> tuple[list[int], Array, float]:
+    """Three parts of K: nearest to [CLS], nearest to the question among the others, and merged groups of the rest.
+    cls (1,C), text (m,D) without padding. -> keep_idx, features, and the narrowest decision on the way."""
+    groups, asked = int(keep * merged), int(keep * question)
+    margins = [np.inf]
+
+    def best(scores: Array, among: list[int], wanted: int) -> list[int]:
+        falling = sorted(among, key=lambda i: -scores[i])
+        if 0 < wanted < len(falling):
+            margins.append(scores[falling[wanted - 1]] - scores[falling[wanted]])
+        return falling[:wanted]
+
+    kept = best(cosines_between(hidden, cls)[:, 0], list(range(len(tokens))), keep - groups - asked)
+    others = [i for i in range(len(tokens)) if i not in kept]
+    kept = sorted(kept + best(cosines_between(text, tokens).mean(axis=0), others, asked))
+    rest, wide, alike = [i for i in others if i not in kept], tokens.astype(np.float64), cosines_between(hidden, hidden)
+    every = max(1, len(rest) // max(1, groups))
+    joined: dict[int, list[int]] = {rest[group * every]: [] for group in range(groups)}
+    for i in rest:
+        if joined and i not in joined:
+            target = best(alike[i], list(joined), 1)[0]
+            joined[target].append(i)
+    sums = [wide[target] + (wide[members].mean(axis=0) if members else 0.0) for target, members in joined.items()]
+    return kept + [-1] * groups, np.array([*wide[kept], *sums]), float(min(margins))

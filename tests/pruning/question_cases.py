@@ -65,11 +65,30 @@ def greedy(rule: Callable[[Drawn, int], tuple[list[int], list[float]]]) -> Quest
     return QuestionCase(oracle)
 
 
+def by_parts(question: float, merged: float) -> QuestionCase:
+    """Recoverable Compression: every K by itself."""
+
+    def oracle(drawn: Drawn, keeps: tuple[int, ...]) -> list[tuple[list[int], np.ndarray | None]] | None:
+        made: list[tuple[list[int], np.ndarray | None]] = []
+        for keep in keeps:
+            hidden, cls = drawn.signals
+            index, rows, margin = oracles.recoverable(hidden, cls, drawn.tokens, drawn.words, keep, question, merged)
+            if margin <= TIE:
+                return None
+            made.append((index, rows))
+        return made
+
+    return QuestionCase(oracle)
+
+
 QUESTION_CASES: dict[str, QuestionCase] = {
     "mmtok": greedy(lambda d, k: oracles.mmtok(d.signals[0], d.tokens, d.words, k, 0.5, 0.02, 0.2)),
     "mmtok:alpha=2.0,text_temperature=0.1,temperature=0.5": greedy(
         lambda d, k: oracles.mmtok(d.signals[0], d.tokens, d.words, k, 2.0, 0.1, 0.5)
     ),
+    "recoverable": by_parts(0.25, 0.125),
+    "recoverable:question=0.5,merged=0.3": by_parts(0.5, 0.3),
+    "recoverable:question=0.4,merged=0.0": by_parts(0.4, 0.0),
 }
 
 
@@ -83,6 +102,7 @@ def draw(spec: str, seed: int, count: int) -> Drawn:
     mask[[2, 6] if seed % 2 == 0 else []] = 0
     attention = (rng.permutation(count) + rng.uniform(0.1, 0.4, count)) * 2 / count**2
     made = {"hidden": rng.normal(size=(count, HIDDEN)), "cls_attention": attention}
+    made["cls_hidden"] = rng.normal(size=(1, HIDDEN))
     return Drawn(tokens, [made[need.kind].astype(np.float32) for need in parse(spec).needs], text, mask)
 
 
@@ -124,7 +144,7 @@ def in_torch(spec: str, drawn: list[Drawn], keep: int) -> list[np.ndarray]:
 def exported(spec: str, count: int) -> ir.Model:
     """The method as a graph; batch, K and the number of words are free."""
     method = parse(spec)
-    shapes = {"hidden": (count, HIDDEN), "cls_attention": (count,)}
+    shapes = {"hidden": (count, HIDDEN), "cls_attention": (count,), "cls_hidden": (1, HIDDEN)}
     axes = [Axis(f"s{i}", f"s{i}", "float32", ("B", *shapes[need.kind])) for i, need in enumerate(method.needs)]
     nested = len(axes)
     axes += [Axis("tokens", "tokens", "float32", ("B", count, WIDTH)), Axis("slots", "slots", "float32", ("K",))]
