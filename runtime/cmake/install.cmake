@@ -6,7 +6,7 @@ set(EDGEPRUNE_CMAKE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/edgeprune)
 set(EDGEPRUNE_PC_DIR ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 
 # Everything that is installed finds the rest from its own place, so a tarball works wherever it is unpacked.
-file(RELATIVE_PATH EDGEPRUNE_PC_PREFIX /root/${EDGEPRUNE_PC_DIR} /root)
+file(RELATIVE_PATH EDGEPRUNE_PC_PREFIX /prefix/${EDGEPRUNE_PC_DIR} /prefix)
 string(REGEX REPLACE "/$" "" EDGEPRUNE_PC_PREFIX "${EDGEPRUNE_PC_PREFIX}")
 
 configure_package_config_file(
