@@ -78,16 +78,15 @@ def export(spec: str, folder: pathlib.Path) -> tuple[list[dict[str, Any]], tuple
 
 
 def bounds(spec: str) -> dict[str, Span]:
-    """Letter -> what it may become: one view, any count that the method serves."""
+    """Letter -> what it may become: one view, any count that the method serves, a question of 1 to 64 tokens."""
     valid = parse(spec).valid_k(N)
-    return {"B": Span(1, 1, 1), "K": Span(valid[0], min(valid, key=lambda k: abs(k - K)), valid[-1])}
+    kept = Span(valid[0], min(valid, key=lambda k: abs(k - K)), valid[-1])
+    return {"B": Span(1, 1, 1), "K": kept, "M": Span(1, 16, 64)}
 
 
 def profile(graph: dict[str, Any], known: dict[str, Span]) -> dict[str, ShapeRange]:
-    """TensorRT's profile of a graph; a free dimension that is neither views nor K (a question's length) is 1 to 64."""
-    letters = {dim for tensor in graph["inputs"] for dim in tensor["shape"] if isinstance(dim, str)}
-    spans = {letter: known.get(letter, Span(1, 16, 64)) for letter in letters}
-    return {tensor["name"]: shape_range(tensor["shape"], spans) for tensor in graph["inputs"]}
+    """TensorRT's profile of a graph."""
+    return {tensor["name"]: shape_range(tensor["shape"], known) for tensor in graph["inputs"]}
 
 
 def tensorrt_targets() -> list[targets.Target]:
