@@ -1,4 +1,4 @@
-"""What `profile` tells of single nodes: operations against a count by hand, the pruner's share, --layers, and a Ctrl-C."""
+"""What `profile` tells of nodes: operations against a count by hand, the pruner's share, --layers, Ctrl-C."""
 
 from __future__ import annotations
 
