@@ -1,5 +1,7 @@
 #include "model.h"
 
+#include <unistd.h>
+
 #include "backend_ort.h"
 #include "error.h"
 #include "fingerprint.h"
@@ -21,6 +23,20 @@ Threading one_thread(Threading threading) {
     threading.threads = 1;
     threading.cores.clear();
     return threading;
+}
+
+// Beginning of the path of a graph's trace, "" without a prefix. The engine is silent about a directory it cannot
+// write.
+std::string trace_prefix(const std::string& prefix, const std::string& file) {
+    if (prefix.empty()) return "";
+    const size_t slash = prefix.rfind('/');
+    const std::string folder = slash == std::string::npos ? "." : prefix.substr(0, slash + 1);
+    if (access(folder.c_str(), W_OK | X_OK) != 0) {
+        throw Error(EP_ERROR_INVALID_ARGUMENT, "profile_prefix is \"" + prefix + "\", but \"" + folder +
+                                                   "\" is no directory that can be written to");
+    }
+    const size_t begin = file.rfind('/') == std::string::npos ? 0 : file.rfind('/') + 1;
+    return prefix + file.substr(begin, file.rfind('.') - begin);
 }
 
 // Refuses by name what a manifest may say and this library cannot do.
@@ -91,7 +107,8 @@ std::unique_ptr<BoundGraph> Model::load(const GraphSpec& spec, const Threading& 
     for (const std::string& file : spec.data) files_.verified(manifest_, file, settings_.hashes);
     const std::string path = files_.verified(manifest_, spec.file, settings_.hashes);
     log(EP_LOG_INFO, "loading " + path);
-    return std::make_unique<BoundGraph>(spec, backend_->open_graph(path, {threading, settings_.map_weights}));
+    const GraphOptions options{threading, settings_.map_weights, trace_prefix(settings_.profile_prefix, spec.file)};
+    return std::make_unique<BoundGraph>(spec, backend_->open_graph(path, options));
 }
 
 const MethodSpec& Model::method(const std::string& name) const {
