@@ -2,6 +2,7 @@
 
 #include "backend_ort.h"
 #include "error.h"
+#include "fingerprint.h"
 #include "log.h"
 #include "memory_need.h"
 
@@ -33,6 +34,13 @@ void check_supported(const Manifest& manifest) {
     }
 }
 
+// The manifest with the variant's graphs in the place of the canonical ones, once the variant is known to fit.
+Manifest read_manifest(const BundleFiles& files, const std::string& variant) {
+    const std::string text = read_text_file(files.directory() + "/manifest.json");
+    require_fitting_variant(files, text, variant);
+    return parse_manifest(text, variant);
+}
+
 // The height or width of a preprocessed picture where the manifest fixes it, else -1.
 int64_t fixed_edge(int crop, bool exact, int resized) {
     return crop > 0 ? crop : (exact ? resized : -1);
@@ -52,9 +60,7 @@ void check_picture_size(const PreprocessSpec& preprocess, const BoundGraph& visi
 }  // namespace
 
 Model::Model(const std::string& directory, const ModelSettings& settings)
-    : settings_(settings),
-      files_(directory),
-      manifest_(parse_manifest(read_text_file(files_.directory() + "/manifest.json"), settings.variant)) {
+    : settings_(settings), files_(directory), manifest_(read_manifest(files_, settings.variant)) {
     check_supported(manifest_);
     limit_context(manifest_, settings.context_tokens);
     files_.check_sizes(manifest_);
