@@ -10,7 +10,7 @@ import numpy as np
 from edgeprune.bundle import Bundle
 from edgeprune.engines.quantise import run
 from edgeprune.errors import UserError
-from edgeprune.manifest import Graph, Preprocess
+from edgeprune.manifest import Graph, Manifest, Preprocess
 
 Array = np.ndarray[Any, Any]
 _TEXT_TOKENS = 16
@@ -42,12 +42,12 @@ def inputs(bundle: Bundle) -> Inputs:
         outputs["prompt_ids"] if golden else noise.integers(0, _shape_vocabulary(manifest.graphs.decoder), _TEXT_TOKENS)
     )
     values = normalise(pixels, manifest.preprocess)
-    vision = {method: _vision_feeds(graph, values, manifest.visual_tokens) for method, graph in graphs.items()}
+    vision = {name: _vision_feeds(graph, values, _slots(manifest, name)) for name, graph in graphs.items()}
     text_ids = np.where(ids == manifest.tokens.image, 0, ids)[None].astype(np.int64)
     embedding = manifest.graphs.embedding
     text = _role_run(bundle, embedding, {_name(embedding, "input_ids"): text_ids}, "inputs_embeds")[0]
     default = manifest.methods.default
-    seen = _kept(bundle, manifest.graphs.vision[default], vision[default], manifest.visual_tokens, text)
+    seen = _kept(bundle, manifest.graphs.vision[default], vision[default], _slots(manifest, default), text)
     rows = np.concatenate([text, seen.astype(text.dtype)])
     source = "the golden picture and question" if golden else "seeded noise, since the bundle has no golden tensors"
     return Inputs(source, vision, _decoder_feeds(manifest.graphs.decoder, rows[-manifest.context_length :]))
@@ -61,11 +61,25 @@ def normalise(pixels: Array, preprocess: Preprocess) -> Array:
     return np.ascontiguousarray(values.transpose(2, 0, 1)[None], dtype=np.float32)
 
 
-def _vision_feeds(graph: Graph, values: Array, visual_tokens: int) -> dict[str, Array]:
+@dataclass(frozen=True)
+class _Slots:
+    """N, and the most tokens that a method keeps of them: one with a stage before the encoder serves fewer than N."""
+
+    visual_tokens: int
+    most: int
+
+
+def _slots(manifest: Manifest, method: str) -> _Slots:
+    runs = manifest.methods.each[method].keep_counts
+    count = manifest.visual_tokens
+    return _Slots(count, count if runs is None else max(run.last for run in runs))
+
+
+def _vision_feeds(graph: Graph, values: Array, slots: _Slots) -> dict[str, Array]:
     known = {
         "pixel_values": values,
-        "keep_slots": np.zeros(visual_tokens, np.float32),
-        "pad_mask": np.zeros((1, visual_tokens), np.float32),
+        "keep_slots": np.zeros(slots.most, np.float32),
+        "pad_mask": np.zeros((1, slots.visual_tokens), np.float32),
     }
     unknown = [tensor.role for tensor in graph.inputs if tensor.role not in known]
     if unknown:
@@ -73,7 +87,7 @@ def _vision_feeds(graph: Graph, values: Array, visual_tokens: int) -> dict[str, 
     return {tensor.name: known[tensor.role] for tensor in graph.inputs}
 
 
-def _kept(bundle: Bundle, stages: tuple[Graph, ...], feeds: dict[str, Array], visual_tokens: int, text: Array) -> Array:
+def _kept(bundle: Bundle, stages: tuple[Graph, ...], feeds: dict[str, Array], slots: _Slots, text: Array) -> Array:
     """(K,D) visual embeddings of one picture; `text` (T,D) stands for the question, for methods that read it."""
     if len(stages) == 1:
         whole: Array = _role_run(bundle, stages[0], feeds, "visual_embeds")[0]
@@ -82,7 +96,7 @@ def _kept(bundle: Bundle, stages: tuple[Graph, ...], feeds: dict[str, Array], vi
     names = [tensor.name for tensor in encode.outputs]
     made = run(bundle.file(encode.file), feeds, names)
     known = {tensor.role: value for tensor, value in zip(encode.outputs, made, strict=True)}
-    known |= {"keep_slots": np.zeros(visual_tokens, np.float32), "text_embeds": text[None].astype(np.float32)}
+    known |= {"keep_slots": np.zeros(slots.most, np.float32), "text_embeds": text[None].astype(np.float32)}
     known["text_mask"] = np.ones((1, len(text)), np.float32)
     given = {tensor.name: known[tensor.role] for tensor in select.inputs}
     kept: Array = _role_run(bundle, select, given, "visual_embeds")[0]

@@ -94,11 +94,14 @@ def _open(args: argparse.Namespace, variant: str | None, profile_prefix: str | N
 
 def profile(models: Models, cases: Sequence[Case], asked: Question, args: argparse.Namespace) -> dict[str, Any]:
     """The object that `--json` writes."""
+    from edgeprune.measure.power import Power
     from edgeprune.measure.profile import measure
     from edgeprune.measure.profile_report import report
 
-    measured = measure(models, cases, asked, trials=args.trials, warmup=args.warmup, progress=_progress())
+    with Power() as power:
+        measured = measure(models, cases, asked, trials=args.trials, warmup=args.warmup, progress=_progress())
     found = report(measured)
+    found["machine"]["power"] = power.summary()
     targets = []
     if args.target_ms is not None and not measured.partial:
         targets = find_targets(models, cases, asked, args)
@@ -164,6 +167,7 @@ def summary(report: dict[str, Any]) -> str:
     peak = report["peak_rss_bytes"]
     lines = [
         f"{facts['processor']}, {facts['cores']} cores, {flags}, governor {facts['governor'] or 'not readable'}",
+        *device_lines(facts),
         f"onnxruntime {report['onnxruntime']}, {report['provider']}; image {report['image']}, "
         f"{report['max_new_tokens']} new tokens; ms, p50 unless said otherwise",
         "",
@@ -176,6 +180,15 @@ def summary(report: dict[str, Any]) -> str:
     if report["partial"]:
         lines.append("interrupted: these results are partial")
     return "\n".join(lines)
+
+
+def device_lines(facts: dict[str, Any]) -> list[str]:
+    """GPU, power mode and what each rail drew during the trials, as far as the machine tells."""
+    words = [facts["gpu"], facts["jetpack"], facts["power_mode"] and f"power mode {facts['power_mode']}"]
+    power = facts["power"] or {"samples": 0, "rails_mw": {}}
+    drawn = [f"{name} {rail['mean']:.0f} mW (at most {rail['most']})" for name, rail in power["rails_mw"].items()]
+    lines = [", ".join(filter(None, words)), ", ".join(drawn) and f"power during the trials: {', '.join(drawn)}"]
+    return [line for line in lines if line]
 
 
 def traced_lines(cases: Sequence[dict[str, Any]]) -> list[str]:

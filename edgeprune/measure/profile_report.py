@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgeprune import machine
+from edgeprune import devices, machine
 from edgeprune.measure.breakeven import break_evens
+from edgeprune.measure.power import power_mode
 from edgeprune.measure.profile import Case, Measured, Trial
 from edgeprune.measure.traced import Traced
 from edgeprune.timings import Summary, summarize
@@ -29,7 +30,7 @@ def report(measured: Measured) -> dict[str, Any]:
     """
     return {
         "partial": measured.partial,
-        "machine": {**machine.facts(), "governor": machine.governor()},
+        "machine": {**machine.facts(), "governor": machine.governor(), **devices.facts(), "power_mode": power_mode()},
         "peak_rss_bytes": machine.peak_rss_bytes(),
         "cases": [_case(case, measured.trials[case]) for case in measured.cases],
         "break_even": [entry.to_dict() for entry in break_evens(measured)],

@@ -121,6 +121,15 @@ def test_the_scorer_stays_fp32_in_int8_variants(bundle: Bundle) -> None:
     assert kinds["vision_tower.blocks.0.fc1.weight_quantized"] == onnx.TensorProto.INT8
 
 
+def test_an_int8_variant_is_built_and_runs(bundle: Bundle) -> None:
+    """Measured with as many tokens as a capped method keeps, not with all."""
+    # random weights may lose more to int8 than a build lets pass
+    assert main(["build", str(bundle.path), "--target", "cpu", "--precision", "int8", "--force"]) == 0
+    with edgeprune.load(bundle.path, variant="cpu-int8") as model:
+        answer = model.ask(PICTURE, "What is it?", method=STAGED, max_new_tokens=2, ignore_eos=True)
+        assert answer.images[0].kept == KEPT
+
+
 def test_answer_parity_and_cap_through_the_c_library(bundle: Bundle) -> None:
     assert main(["check", str(bundle.path), "--parity"]) == 0
     with edgeprune.load(bundle.path) as model:
