@@ -40,4 +40,14 @@ TOLERANCES: Final[dict[str, float]] = {
     # int4 weights against the canonical graph, 1 - cosine; what it means for answers is measured in docs/targets.md
     "visual_embeds_int4": 2e-2,
     "logits_int4": 1e-1,
+    # share of the kept tokens that a variant may choose otherwise, one token always; bounds of what a defect would
+    # exceed, not of what accuracy bears: near ties flip, and a greedy pick moves those after it
+    "kept_set_fp16": 0.1,
+    "kept_set_int8": 0.25,
+    "kept_set_int4": 0.5,
+    # one layer's output against the canonical graph's: relative in fp32, else 1 - cosine
+    "layer_fp32": 1e-4,
+    "layer_fp16": 5e-3,
+    "layer_int8": 2e-2,
+    "layer_int4": 2e-1,
 }

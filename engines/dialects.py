@@ -71,7 +71,7 @@ def make(
     """
     source = bundle.file(graph.file)
     if word == bundle.manifest.recipe.get("dtype", "fp32"):
-        return _as_it_is(graph, name, word, feeds, (source, folder), form)
+        return _accepted(formed_of(bundle, graph, name, feeds, folder, form))
     found = numerics.ranges(source, feeds, folder)
     fp32 = numerics.keep_fp32(source, found)
     facts: dict[str, Any] = {"fp32": fp32, "fp16_cannot_hold": [str(r) for r in found.values() if not r.fits]}
@@ -92,14 +92,20 @@ def make(
     )
 
 
-def _as_it_is(
-    graph: Graph, name: str, word: str, feeds: dict[str, Any], paths: tuple[Path, Path], form: forms.Form
+def formed_of(
+    bundle: Bundle, graph: Graph, name: str, feeds: dict[str, Any], folder: Path, form: forms.Form
 ) -> Dialect:
-    """The type that the bundle has: the canonical graph, unless the dialect forms nodes of it."""
-    source, folder = paths
+    """A graph in a dialect and the type that the bundle has: the canonical one, unless the dialect forms nodes of it.
+
+    Its row may say that it is too far from the canonical one.
+
+    Raises:
+        DialectError: as of `make`.
+    """
+    source, word = bundle.file(graph.file), bundle.manifest.recipe.get("dtype", "fp32")
     if not form.changes or graph.stage == "select":
-        form_of_it = form if not form.changes else PLAIN
-        form_of_it.require(onnx.load(source, load_external_data=False))
+        holds = PLAIN if form.changes else form
+        holds.require(onnx.load(source, load_external_data=False))
         return Dialect(source)
     model = quantise.load(source)
     formed = forms.apply((*form.before, *form.after), model)
@@ -107,13 +113,16 @@ def _as_it_is(
         return Dialect(source)
     path = folder / source.name
     _write(model, path, form)
-    row = _row(graph, name, word, feeds, source, path)
-    if not row.passed:
-        raise CheckFailed(
-            f"{source.name} in the dialect {form.name}: {row.measure} is {row.value:.2g}, more than {row.tolerance:g}; "
-            "nothing was changed."
-        )
-    return Dialect(path, row, {"fp32": [], "formed": formed})
+    return Dialect(path, _row(graph, name, word, feeds, source, path), {"fp32": [], "formed": formed})
+
+
+def _accepted(made: Dialect) -> Dialect:
+    row = made.row
+    if row is None or row.passed:
+        return made
+    raise CheckFailed(
+        f"{made.path.name}: {row.measure} is {row.value:.2g}, more than {row.tolerance:g}; nothing was changed."
+    )
 
 
 def _write(model: onnx.ModelProto, path: Path, form: forms.Form) -> None:

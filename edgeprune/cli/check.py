@@ -19,13 +19,17 @@ if TYPE_CHECKING:
     from edgeprune.bundle import Bundle
     from edgeprune.engines.lint import Finding
     from edgeprune.engines.numerics import Outlier
+    from edgeprune.engines.parity import NotCompared
     from edgeprune.engines.targets import Target
     from edgeprune.manifest import ParityRow
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
-    parser.add_argument("--parity", action="store_true", help="replay the golden tensors through the runtime")
+    parser.add_argument(
+        "--parity", action="store_true", help="golden tensors through the runtime, then dialects and variants"
+    )
+    parser.add_argument("--layers", action="store_true", help="with --parity: also what each layer makes")
     parser.add_argument("--target", metavar="T", help="name what this target cannot run; see `edgeprune list targets`")
     parser.add_argument(
         "--precision",
@@ -39,6 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from edgeprune.bundle import Bundle
 
+    if args.layers and not args.parity:
+        raise UserError("--layers is a part of --parity: add --parity.")
     target, guard = _target(args), _guard(args)
     bundle = Bundle.open(args.bundle, verify="sizes" if args.no_verify else "full")
     for variant in bundle.manifest.variants:
@@ -49,18 +55,24 @@ def run(args: argparse.Namespace) -> int:
         compared = "sizes" if args.no_verify else "sizes and SHA-256"
         print(f"{bundle.path}: {facts['files']} files, {mib(size)}, {compared} agree with the manifest")
     rows = parity_rows(bundle) if args.parity else []
+    left_out: list[NotCompared] = []
+    if args.parity:
+        more, left_out = graph_rows(bundle, layers=args.layers)
+        rows += more
     failed = sum(not row.passed for row in rows)
     findings = [] if target is None else lint_findings(bundle, target)
     beyond = fp16_findings(bundle, guard) if guard else []
     ok = not failed and not findings and not beyond
     if args.json is not None:
         report = {**facts, "parity": [_row(row) for row in rows], "ok": ok}
+        if args.parity:
+            report["not_compared"] = [vars(row) for row in left_out]
         if guard:
             report["fp16"] = [vars(row) for row in beyond]
         lint = {} if target is None else {"target": target.name, "findings": [f.to_dict() for f in findings]}
         write_json({**report, **lint}, args.json)
     if rows and args.json != "-":
-        print(_text(rows))
+        print(_text(rows, left_out))
         print(f"{failed} of {len(rows)} checks failed" if failed else f"all {len(rows)} checks passed")
     if target is not None and args.json != "-":
         print(lint_text(findings, target))
@@ -134,15 +146,28 @@ def parity_rows(bundle: Bundle) -> list[ParityRow]:
         return list(replay(bundle, model))
 
 
+def graph_rows(bundle: Bundle, *, layers: bool) -> tuple[list[ParityRow], list[NotCompared]]:
+    """Dialects and variants beside the canonical graphs, and what could not be compared here."""
+    with needs_extra("build", "comparing dialects and variants (check --parity)"):
+        from edgeprune.engines import parity
+
+        try:
+            found = list(parity.rows(bundle, layers=layers))
+        except OSError as error:
+            raise UserError(f"cannot write beside {bundle.path}, as this check must: {error.strerror}.") from error
+    left_out = [row for row in found if isinstance(row, parity.NotCompared)]
+    return [row for row in found if not isinstance(row, parity.NotCompared)], left_out
+
+
 def _row(row: ParityRow) -> dict[str, Any]:
     """JSON-ready; a value that is no number, as of tensors of different shapes, becomes null."""
     return {**vars(row), "value": row.value if math.isfinite(row.value) else None}
 
 
-def _text(rows: list[ParityRow]) -> str:
+def _text(rows: list[ParityRow], left_out: list[NotCompared]) -> str:
     head = ("stage", "measure", "value", "tolerance", "ok")
     body = [(row.stage, row.measure, f"{row.value:.3g}", f"{row.tolerance:.3g}", _mark(row)) for row in rows]
-    return table([head, *body])
+    return table([head, *body, *((row.stage, row.reason, "-", "-", "-") for row in left_out)])
 
 
 def _mark(row: ParityRow) -> str:
