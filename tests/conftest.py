@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import pathlib
 import signal
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -31,6 +32,15 @@ def native_program() -> Callable[[str], pathlib.Path]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="module")
+def quiet_machine() -> Iterator[None]:
+    """Temporary files, and so the lock of sweeps, elsewhere: sweeps of others are not in the way. A short path."""
+    with tempfile.TemporaryDirectory(prefix="ep-") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", None)
+        yield
 
 
 @pytest.fixture(scope="session")

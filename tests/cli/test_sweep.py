@@ -20,6 +20,7 @@ from tests.cli.command import assert_user_error, edgeprune, environment, start
 from tests.runtime import tiny_graphs
 
 pytest.importorskip("plotly")
+pytestmark = pytest.mark.usefixtures("quiet_machine")
 
 SEEDS = ["random", *(f"random-seed-{seed}" for seed in range(1, 5))]
 FEW = ["--trials", 3, "--max-new-tokens", 3]
@@ -39,7 +40,7 @@ def hand(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 def write_data(folder: pathlib.Path, pictures: int = 2) -> pathlib.Path:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for seed in range(pictures):
         pixels = np.random.default_rng(seed).integers(0, 256, (20, 30, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{seed}.png")
