@@ -15,6 +15,7 @@ from edgeprune import devices
 from edgeprune.bundle import Bundle
 from edgeprune.engines import calibration, dialects, precisions, tensorrt
 from edgeprune.engines.engine_plan import EnginePlan, plans
+from edgeprune.engines.passes import forms
 from edgeprune.engines.targets import Target
 from edgeprune.manifest import ParityRow
 from edgeprune.variant_writer import VariantWriter, to_json
@@ -61,7 +62,8 @@ def fingerprint(bundle: Bundle, plan: EnginePlan, target: Target, word: str) -> 
         "options": {
             **tensorrt.OPTIONS,
             "precision": word,
-            "dialect": dialects.REVISION,
+            "dialect": target.dialect,
+            "dialect_revision": dialects.REVISION,
             "profiles": plan.profiles_json(),
         },
         "graph_sha256": {name: bundle.manifest.files[name].sha256 for name in names},
@@ -97,10 +99,13 @@ def build(
     for line in [head_line(prints[0]), *(line for plan in todo for line in config_lines(plan))]:
         say(line)
     with VariantWriter(bundle.path, slug, key) as writer:
-        job = Job(bundle, target, precision, writer, _inputs(bundle, precision), say)
+        job = Job(bundle, target, precision, writer, _inputs(bundle, precision, target), say)
         made = [_engine(job, plan) for plan in todo]
         engines = [facts | {"fingerprint": found} for (facts, _), found in zip(made, prints, strict=True)]
-        facts = {"target": target.name, "precision": precision, "engines": engines, "run": "never: no GPU was used"}
+        facts = {
+            "target": target.name, "precision": precision, "dialect": target.dialect, "engines": engines,
+            "run": "never: no GPU was used",
+        }  # fmt: skip
         if job.inputs is not None:
             facts["measured_on"] = job.inputs.source
         (writer.path / "build.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
@@ -109,10 +114,11 @@ def build(
     return slug, True
 
 
-def _inputs(bundle: Bundle, precision: dict[str, str]) -> calibration.Inputs | None:
+def _inputs(bundle: Bundle, precision: dict[str, str], target: Target) -> calibration.Inputs | None:
     """Inputs to measure with, where a graph becomes another."""
     has = bundle.manifest.recipe.get("dtype", "fp32")
-    return None if set(precision.values()) == {has} else calibration.inputs(bundle)
+    same = set(precision.values()) == {has} and not forms.find(target.dialect).changes
+    return None if same else calibration.inputs(bundle)
 
 
 def _engine(job: Job, plan: EnginePlan) -> tuple[dict[str, Any], ParityRow | None]:
@@ -138,7 +144,8 @@ def _dialect(job: Job, plan: EnginePlan, folder: Path) -> dialects.Dialect:
     feeds: dict[str, Any] = {}
     if inputs is not None:
         feeds = inputs.decoder if plan.stage == "decoder" else inputs.vision[plan.name]
-    made = dialects.make(job.bundle, plan.graph, plan.name, word, feeds, folder)
+    form = forms.find(job.target.dialect)
+    made = dialects.make(job.bundle, plan.graph, plan.name, word, feeds, folder, form)
     if made.row is not None:
         kept = len(made.facts["fp32"])
         job.say(f"{plan.file}: {made.row.measure} {made.row.value:.2g}; beyond fp16 and left in fp32: {kept} node(s)")
