@@ -213,14 +213,23 @@ class Graph:
 
 @dataclass(frozen=True)
 class Graphs:
+    """`decoder_step`: where there is one, it makes each next token behind a cache that `decoder` began."""
+
     vision: dict[str, tuple[Graph, ...]]
     embedding: Graph
     decoder: Graph
+    decoder_step: Graph | None = None
+
+    def __post_init__(self) -> None:
+        same = self.decoder_step is None or self.decoder_step.kv == self.decoder.kv
+        require(same, "graphs.decoder_step and graphs.decoder differ in their kv")
 
     def __iter__(self) -> typing.Iterator[Graph]:
         for graphs in self.vision.values():
             yield from graphs
         yield from (self.embedding, self.decoder)
+        if self.decoder_step is not None:
+            yield self.decoder_step
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ class StageTimings:
         total_ms: everything, image files included.
         decode_steps: decoder runs after the prefill.
         new_tokens: generated ids.
-        kv_bytes: size of the KV cache at the end.
+        kv_bytes: memory of the KV cache at the end.
         graph_ms: of ttft_ms, inside the engine's graph runs.
         resize_ms: of preprocess_ms, resize with crop and conversion to RGB.
         decode_graph_ms: of decode_ms, inside graph runs.

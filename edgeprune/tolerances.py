@@ -16,6 +16,7 @@ TOLERANCES: Final[dict[str, float]] = {
     "visual_embeds": 1e-4,
     "scores": 1e-4,
     "logits": 1e-4,
+    "logits_in_place": 1e-4,  # cpu variants: cache written in place, before quantisation
     "inputs_embeds": 0.0,
     # an exact saving (cut, kept rows only, projector on kept tokens) against the naive graph, torch fp32
     "exact_saving": 1e-5,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from importlib import metadata
@@ -15,7 +16,7 @@ import numpy as np
 
 from edgeprune import machine
 from edgeprune.bundle import Bundle
-from edgeprune.engines import calibration, int4, precisions, quantise
+from edgeprune.engines import calibration, cpu_decoder, int4, precisions, quantise
 from edgeprune.engines.accuracy import distance
 from edgeprune.engines.targets import Target
 from edgeprune.engines.weights import WeightFile
@@ -42,14 +43,16 @@ class Scheme:
 
     noise: Callable[[Path, quantise.Arrays, Path], dict[str, float]]
     limits: tuple[float, ...]
-    quantise: Callable[[Path, list[str]], Any]
+    quantise: Callable[[Path, list[str], Path], Any]
     min_onnxruntime: str
 
 
+STEP = "step"
 SCHEMES = {
     "int8": Scheme(quantise.noise, (0.1, 0.05, 0.03, 0.02), quantise.quantise, "1.17"),
     "int4": Scheme(int4.noise, (0.2, 0.15, 0.12, 0.1), int4.quantise, int4.MIN_ONNXRUNTIME),
 }
+STEP_SCHEME = dataclasses.replace(SCHEMES["int4"], quantise=int4.quantise_step)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +70,8 @@ def require(bundle: Bundle, target: Target, precision: dict[str, str]) -> None:
     """UserError unless this bundle can become this variant."""
     for word in set(precision.values()) - {"fp32"}:
         target.require_build(word)
+    if precision["vision"] == precisions.TWO_GRAPHS:
+        raise UserError(f"{precisions.TWO_GRAPHS} is for decoders: write vision=int8,decoder={precisions.TWO_GRAPHS}.")
     if set(precision.values()) == {"fp32"}:
         raise UserError("the bundle's own graphs are the fp32 ones: run it without a variant.")
     if bundle.manifest.recipe.get("dtype") == "fp16":
@@ -83,6 +88,8 @@ def build_key(bundle: Bundle, target: Target, precision: dict[str, str]) -> str:
         "options": {
             "noise_limits": {word: scheme.limits for word, scheme in SCHEMES.items()},
             "int4_block": int4.BLOCK,
+            "decoder_revision": 1,
+            "step_activations": int4.INTEGER_ACTIVATIONS,
             "tolerance": [TOLERANCES[f"{role}_{word}"] for role in _ROLES.values() for word in SCHEMES],
         },
         "versions": versions(),
@@ -94,7 +101,12 @@ def min_onnxruntime(bundle: Bundle, precision: dict[str, str]) -> str:
     """The oldest onnxruntime that runs the bundle in this precision."""
     known = [
         bundle.manifest.min_onnxruntime,
-        *(SCHEMES[word].min_onnxruntime for word in precision.values() if word in SCHEMES),
+        *(
+            SCHEMES[word].min_onnxruntime
+            for words in precision.values()
+            for word in words.split("+")
+            if word in SCHEMES
+        ),
     ]
     return max(known, key=lambda text: tuple(map(int, text.split("."))))
 
@@ -124,9 +136,10 @@ def build(
     started = time.monotonic()
     with VariantWriter(bundle.path, slug, key) as writer:
         job = Job(bundle, writer, WeightFile(writer.path / WEIGHTS), calibration.inputs(bundle), say)
-        graphs, rows, made = _graphs(job, precision)
+        graphs, rows, made, cache = _graphs(job, precision)
         facts = {
             "target": target.name, "precision": precision, "measured_on": job.inputs.source, "graphs": made,
+            "cache": cache,
             "min_onnxruntime": min_onnxruntime(bundle, precision), "versions": versions(),
             "machine": {key: machine.facts()[key] for key in ("processor", "cpu_flags")},
             "seconds": round(time.monotonic() - started, 1),
@@ -137,14 +150,44 @@ def build(
     return slug, True
 
 
-def _graphs(job: Job, precision: dict[str, str]) -> tuple[dict[str, Any], list[ParityRow], list[dict[str, Any]]]:
-    """The variant's `graphs` of the manifest, its parity rows, and what build.json says of each graph made."""
+def _graphs(
+    job: Job, precision: dict[str, str]
+) -> tuple[dict[str, Any], list[ParityRow], list[dict[str, Any]], dict[str, str]]:
+    """The variant's `graphs` of the manifest, its parity rows, and what build.json says of each graph made and of how
+    the decoder keeps its cache."""
     canonical = job.bundle.manifest.graphs
     written: dict[str, Any] = {"vision": {}, "embedding": canonical.embedding, "decoder": canonical.decoder}
-    rows, made = [], []
-    for stage, name, graph, feeds in _work(job):
-        if precision[stage] in SCHEMES:
-            quantised, row, facts = _quantised(job, (stage, name, precision[stage]), graph, feeds)
+    rows: list[ParityRow] = []
+    made: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(dir=job.writer.path) as folder:
+        decoder, cache = _decoder(job, precision["decoder"], Path(folder))
+        rows += [decoder.row] if decoder is not None and decoder.row is not None else []
+        _write(job, precision, decoder, (written, rows, made))
+    return to_json(written), rows, made, cache
+
+
+def _decoder(job: Job, word: str, folder: Path) -> tuple[cpu_decoder.Decoder | None, dict[str, str]]:
+    """What the decoder's precisions are made of, None for the canonical graph as it is; how that keeps its cache."""
+    if word == "fp32":
+        return None, {"kind": "growing", "reason": "the canonical decoder is used unchanged"}
+    decoder = cpu_decoder.prepare(job.bundle, job.inputs.decoder, folder)
+    if decoder.reason:
+        job.say(f"the cache is not written in place: {decoder.reason}")
+        return decoder, {"kind": "growing", "reason": decoder.reason}
+    return decoder, {"kind": "fixed"}
+
+
+def _write(
+    job: Job, precision: dict[str, str], decoder: cpu_decoder.Decoder | None,
+    to: tuple[dict[str, Any], list[ParityRow], list[dict[str, Any]]],
+) -> None:  # fmt: skip
+    """Every graph of the variant; `to`: graphs of the manifest, parity rows, facts of build.json."""
+    written, rows, made = to
+    canonical = job.bundle.manifest.graphs
+    for stage, name, word, graph, feeds in _work(job, precision):
+        if word in SCHEMES:
+            form = decoder if stage == "decoder" else None
+            quantised, row, facts = _quantised(job, (stage, name, word), graph, feeds, form)
             rows.append(row)
             made.append(facts)
         else:
@@ -153,24 +196,26 @@ def _graphs(job: Job, precision: dict[str, str]) -> tuple[dict[str, Any], list[P
             # a select graph has at most the projector's products; what it picks by must not lose digits
             written["vision"][name] = (quantised, *canonical.vision[name][1:])
         else:
-            written[stage] = quantised
-    return to_json(written), rows, made
+            written["decoder_step" if name == STEP else stage] = quantised
 
 
-def _work(job: Job) -> Iterator[tuple[str, str, Graph, dict[str, Any]]]:
-    """(stage, method or stage, graph, inputs) of every graph that may be quantised."""
+def _work(job: Job, precision: dict[str, str]) -> Iterator[tuple[str, str, str, Graph, dict[str, Any]]]:
+    """(stage, method or stage or STEP, precision, graph, inputs) of every graph that may be quantised."""
     graphs = job.bundle.manifest.graphs
     for method, stages in graphs.vision.items():
-        yield "vision", method, stages[0], job.inputs.vision[method]
-    yield "decoder", "decoder", graphs.decoder, job.inputs.decoder
+        yield "vision", method, precision["vision"], stages[0], job.inputs.vision[method]
+    for name, word in zip(("decoder", STEP), precision["decoder"].split("+"), strict=False):
+        yield "decoder", name, word, graphs.decoder, job.inputs.decoder
 
 
 def _quantised(
-    job: Job, what: tuple[str, str, str], graph: Graph, feeds: dict[str, Any]
+    job: Job, what: tuple[str, str, str], graph: Graph, feeds: dict[str, Any], form: cpu_decoder.Decoder | None
 ) -> tuple[Graph, ParityRow, dict[str, Any]]:
-    """One graph in a precision with the fewest products in fp32 that meet the tolerance; `what`: stage, name, word."""
+    """One graph in a precision with the fewest products in fp32 that meet the tolerance; `what`: stage, name, word;
+    `form`: another graph of the same products that takes the precision in its place."""
     stage, name, word = what
-    source, scheme = job.bundle.file(graph.file), SCHEMES[word]
+    source, scheme = job.bundle.file(graph.file), STEP_SCHEME if name == STEP else SCHEMES[word]
+    made = job.writer.path / (f"decoder-{STEP}.onnx" if name == STEP else source.name)
     role = "tokens" if graph.stage == "encode" else _ROLES[stage]
     output = next(tensor.name for tensor in graph.outputs if tensor.role == role)
     (wanted,) = quantise.run(source, feeds, [output])
@@ -178,26 +223,26 @@ def _quantised(
     tolerance = TOLERANCES[f"{_ROLES[stage]}_{word}"]
     for limit in scheme.limits:
         fp32 = sorted(node for node, value in noise.items() if value > limit or node in fixed)
-        model = scheme.quantise(source, fp32)
-        away = distance(_trial(job, model, source.name, feeds, output), wanted)
+        model = scheme.quantise(form.path if form else source, fp32, source.parent)
+        away = distance(_trial(job, model, made.name, form.feeds if form else feeds, output), wanted)
         kept = len(noise) - len(fp32)
-        job.say(f"{source.name}: {kept} of {len(noise)} products in {word}, 1 - cosine of {role} {away:.2g}")
+        job.say(f"{made.name}: {kept} of {len(noise)} products in {word}, 1 - cosine of {role} {away:.2g}")
         if away <= tolerance:
             break
     else:
         other = ",".join(f"{graph}={'fp32' if graph == stage else word}" for graph in precisions.GRAPHS)
         raise CheckFailed(
-            f"{source.name}: 1 - cosine of {role} is {away:.2g} in {word}, more than {tolerance:g}; nothing was "
+            f"{made.name}: 1 - cosine of {role} is {away:.2g} in {word}, more than {tolerance:g}; nothing was "
             f"changed, keep it in fp32 with --precision {other}."
         )
-    job.weights.save(model, job.writer.path / source.name)
+    job.weights.save(model, made)
     digests = {name: job.bundle.manifest.files[name].sha256 for name in (graph.file, *graph.data)}
     facts = {
-        "file": source.name, "precision": word, "graph_sha256": digests, "noise_limit": limit, "fp32": fp32,
+        "file": made.name, "precision": word, "graph_sha256": digests, "noise_limit": limit, "fp32": fp32,
     }  # fmt: skip
     row = ParityRow(f"{stage}/{name}", f"1 - cosine of {role}", away, tolerance, True)
     data = (job.writer.name(WEIGHTS),)
-    return dataclasses.replace(graph, file=job.writer.name(source.name), data=data), row, facts
+    return dataclasses.replace(form.graph if form else graph, file=job.writer.name(made.name), data=data), row, facts
 
 
 def _trial(job: Job, model: Any, file: str, feeds: dict[str, Any], output: str) -> np.ndarray[Any, Any]:

@@ -17,7 +17,7 @@ import onnx
 from onnx import numpy_helper
 
 from edgeprune.engines.graph_view import attribute
-from edgeprune.engines.quantise import Arrays, activations, products
+from edgeprune.engines.quantise import Arrays, activations, load, products
 
 Array = np.ndarray[Any, Any]
 
@@ -26,17 +26,30 @@ BLOCK = 32
 OPSET = 21
 #: the oldest onnxruntime that knows opset 21.
 MIN_ONNXRUNTIME = "1.18"
+#: MatMulNBits' accuracy_level for int8 activations.
+INTEGER_ACTIVATIONS = 4
 #: what the library appends to the name of a Gemm that it makes a MatMul of.
 _OF_GEMM = "_MatMul"
 
 
-def quantise(graph: Path, fp32: list[str]) -> onnx.ModelProto:
-    """The graph with the weights of its products in int4 except those named in `fp32`; they are inside the model."""
+def quantise_step(graph: Path, fp32: list[str], weights: Path | None = None) -> onnx.ModelProto:
+    """The same for a graph that makes one token at a time in onnxruntime: its operator MatMulNBits, whose activations
+    are int8 per block as well, so that the product runs in integers."""
+    return quantise(graph, fp32, weights, standard=False)
+
+
+def quantise(graph: Path, fp32: list[str], weights: Path | None = None, *, standard: bool = True) -> onnx.ModelProto:
+    """The graph with the weights of its products in int4 except those named in `fp32`; they are inside the model.
+
+    They are read from the folder `weights`, by default that of the graph.
+    """
     with _quiet():
         from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer, QuantFormat
 
         work = MatMulNBitsQuantizer(
-            onnx.load(graph), bits=4, block_size=BLOCK, is_symmetric=True, quant_format=QuantFormat.QDQ,
+            load(graph, weights), bits=4, block_size=BLOCK, is_symmetric=True,
+            quant_format=QuantFormat.QDQ if standard else QuantFormat.QOperator,
+            accuracy_level=None if standard else INTEGER_ACTIVATIONS,
             op_types_to_quantize=("MatMul",), nodes_to_exclude=[*fp32, *(name + _OF_GEMM for name in fp32)],
         )  # fmt: skip
         # Only MatMul is known there. A Gemm becomes one, and the shapes noted before would contradict its new weight.

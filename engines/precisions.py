@@ -6,6 +6,8 @@ from edgeprune.errors import UserError
 
 #: graphs that have a precision of their own; the embedding is a table whose rows are copied, never computed with.
 GRAPHS = ("vision", "decoder")
+#: of the decoder alone: one graph of the first word for prompts, one of the second for each next token.
+TWO_GRAPHS = "int8+int4"
 
 
 def parse(text: str) -> dict[str, str]:
@@ -30,6 +32,7 @@ def parse(text: str) -> dict[str, str]:
 
 def slug(target_slug: str, precision: dict[str, str]) -> str:
     """Name of a variant: letters, digits, dots and dashes."""
-    if len(set(precision.values())) == 1:
-        return f"{target_slug}-{precision['vision']}"
-    return "-".join([target_slug, *(f"{graph}.{word}" for graph, word in precision.items())])
+    words = {graph: word.replace("+", "-") for graph, word in precision.items()}
+    if len(set(words.values())) == 1:
+        return f"{target_slug}-{words['vision']}"
+    return "-".join([target_slug, *(f"{graph}.{word}" for graph, word in words.items())])

@@ -58,11 +58,14 @@ def tensors(graph: Path, feeds: Arrays, names: Sequence[str], scratch: Path) -> 
         return {**feeds, **dict(zip(asked, run(probe, feeds, asked), strict=True))}
 
 
-def quantise(graph: Path, fp32: list[str]) -> onnx.ModelProto:
-    """The graph with its products in int8 except those named in `fp32`; the weights are inside the model."""
+def quantise(graph: Path, fp32: list[str], weights: Path | None = None) -> onnx.ModelProto:
+    """The graph with its products in int8 except those named in `fp32`; the weights are inside the model.
+
+    They are read from the folder `weights`, by default that of the graph.
+    """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    model = onnx.load(graph)
+    model = load(graph, weights)
     # A Gemm becomes a MatMul with a transposed weight; the shapes noted before would contradict it.
     del model.graph.value_info[:]
     with tempfile.TemporaryDirectory() as folder, quiet():
@@ -75,9 +78,11 @@ def quantise(graph: Path, fp32: list[str]) -> onnx.ModelProto:
         return onnx.load(out)
 
 
-def load(graph: Path) -> onnx.ModelProto:
-    """The graph with its weights inside."""
-    return onnx.load(graph)
+def load(graph: Path, weights: Path | None = None) -> onnx.ModelProto:
+    """The graph with its weights inside, from the folder `weights`, by default its own."""
+    model = onnx.load(graph, load_external_data=False)
+    onnx.load_external_data_for_model(model, str(weights or graph.parent))
+    return model
 
 
 def run(graph: Path, feeds: Arrays, names: list[str]) -> list[np.ndarray[Any, Any]]:

@@ -181,8 +181,8 @@ EP_API ep_status ep_model_open(const char *bundle_dir, const ep_model_options *o
  * What a bundle is and needs, before anything is loaded: reads the manifest and looks at the files' sizes. `options`
  * may be NULL; only context_tokens counts. A JSON object with the keys of ep_model_describe that need no loading, and
  * "memory": {"total_bytes", "weights_bytes", "kv_bytes", "activations_bytes", "context_tokens", "estimated": [...]} for
- * one session. weights_bytes: files of the graphs that ep_model_open loads. kv_bytes: a full context, twice, because
- * the cache grows by copying. activations_bytes: the largest tensors of one run, AN ESTIMATE from the usual layer
+ * one session. weights_bytes: files of the graphs that ep_model_open loads. kv_bytes: a full context, twice where
+ * the cache grows by copying, once where it is written in place. activations_bytes: the largest tensors of one run, AN ESTIMATE from the usual layer
  * shapes. Not contained: onnxruntime itself, and copies that it makes of weights while it repacks them. Call with json
  * == NULL to get the size in bytes, without a closing zero, in *size.
  */

@@ -34,6 +34,11 @@ const char* dtype_name(DType dtype) {
     throw Error(EP_ERROR_INTERNAL, "unknown element type");
 }
 
+std::vector<TensorPtr> Graph::run_into(const std::vector<NamedTensor>&, const std::vector<std::string>&,
+                                       const std::vector<TensorPtr>&, RunContext&) const {
+    throw Error(EP_ERROR_UNSUPPORTED, "this engine cannot write results into given memory");
+}
+
 int64_t element_count(const Shape& shape) {
     int64_t count = 1;
     for (const int64_t dimension : shape) count *= dimension;

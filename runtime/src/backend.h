@@ -58,6 +58,12 @@ public:
     // of a request to its abort. Adds to `context` how long the engine took.
     virtual std::vector<TensorPtr> run(const std::vector<NamedTensor>& inputs,
                                        const std::vector<std::string>& output_names, RunContext& context) const = 0;
+    // The same with memory for the outputs, in their order; null: the engine's own. An output may be given the tensor
+    // of an input, which the graph then overwrites; results hold the very tensors given. Throws
+    // Error(EP_ERROR_UNSUPPORTED) where the engine cannot.
+    virtual std::vector<TensorPtr> run_into(const std::vector<NamedTensor>& inputs,
+                                            const std::vector<std::string>& output_names,
+                                            const std::vector<TensorPtr>& memory, RunContext& context) const;
 };
 
 // How a graph runs its threads.

@@ -78,7 +78,7 @@ public:
     const Shape& shape() const override { return shape_; }
     const void* data() const override { return data_; }
     void* mutable_data() override { return data_; }
-    const ort::Value* value() const { return value_.get(); }
+    ort::Value* value() const { return value_.get(); }
     // Whose memory a view shows; null: its own.
     const TensorPtr& owner() const { return owner_; }
 
@@ -125,6 +125,12 @@ public:
 
     std::vector<TensorPtr> run(const std::vector<NamedTensor>& inputs, const std::vector<std::string>& output_names,
                                RunContext& context) const override {
+        return run_into(inputs, output_names, std::vector<TensorPtr>(output_names.size()), context);
+    }
+
+    std::vector<TensorPtr> run_into(const std::vector<NamedTensor>& inputs,
+                                    const std::vector<std::string>& output_names, const std::vector<TensorPtr>& memory,
+                                    RunContext& context) const override {
         std::vector<const char*> names_in, names_out;
         std::vector<const ort::Value*> values;
         for (const NamedTensor& input : inputs) {
@@ -132,9 +138,12 @@ public:
             values.push_back(static_cast<const OrtTensor&>(*input.tensor).value());
         }
         for (const std::string& name : output_names) names_out.push_back(name.c_str());
-        std::vector<ort::Value*> results(output_names.size(), nullptr);
+        std::vector<ort::Value*> results;
+        for (const TensorPtr& tensor : memory) {
+            results.push_back(tensor ? static_cast<OrtTensor&>(*tensor).value() : nullptr);
+        }
         run_session(names_in, values, names_out, results, context);
-        return wrap(results, output_names);
+        return wrap(results, output_names, memory);
     }
 
 private:
@@ -160,13 +169,16 @@ private:
         check(api_, status);
     }
 
-    std::vector<TensorPtr> wrap(const std::vector<ort::Value*>& results, const std::vector<std::string>& names) const {
+    std::vector<TensorPtr> wrap(const std::vector<ort::Value*>& results, const std::vector<std::string>& names,
+                                const std::vector<TensorPtr>& memory) const {
         std::vector<Owned<ort::Value>> owned;
         owned.reserve(results.size());
-        for (ort::Value* value : results) owned.emplace_back(value, api_.release_value);
+        for (size_t i = 0; i < results.size(); ++i) {
+            owned.emplace_back(memory[i] ? nullptr : results[i], api_.release_value);
+        }
         std::vector<TensorPtr> tensors;
         for (size_t i = 0; i < owned.size(); ++i) {
-            tensors.push_back(std::make_shared<OrtTensor>(api_, std::move(owned[i]), names[i]));
+            tensors.push_back(memory[i] ? memory[i] : std::make_shared<OrtTensor>(api_, std::move(owned[i]), names[i]));
         }
         return tensors;
     }

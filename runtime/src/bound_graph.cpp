@@ -189,14 +189,20 @@ const TensorSpec& BoundGraph::output(const std::string& role) const {
     return *tensor;
 }
 
-RoleTensors BoundGraph::run(const RoleTensors& inputs, RunContext& context) const {
+RoleTensors BoundGraph::run(const RoleTensors& inputs, RunContext& context, const RoleTensors& memory) const {
     std::vector<NamedTensor> named;
     for (const TensorSpec& tensor : spec_.inputs) {
         const auto found = inputs.find(tensor.role);
         if (found == inputs.end()) throw Error(EP_ERROR_INTERNAL, "no value for the role " + tensor.role);
         named.push_back({tensor.name, found->second});
     }
-    const std::vector<TensorPtr> results = graph_->run(named, output_names_, context);
+    std::vector<TensorPtr> places;
+    for (const TensorSpec& tensor : spec_.outputs) {
+        const auto found = memory.find(tensor.role);
+        places.push_back(found == memory.end() ? nullptr : found->second);
+    }
+    const std::vector<TensorPtr> results = memory.empty() ? graph_->run(named, output_names_, context)
+                                                          : graph_->run_into(named, output_names_, places, context);
     RoleTensors outputs;
     for (size_t i = 0; i < results.size(); ++i) outputs[spec_.outputs[i].role] = results[i];
     return outputs;

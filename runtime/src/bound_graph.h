@@ -24,8 +24,9 @@ public:
     // Throws Error(EP_ERROR_BUNDLE) when the graph has no such tensor.
     const TensorSpec& input(const std::string& role) const;
     const TensorSpec& output(const std::string& role) const;
-    // Every input of the graph by role; roles that the graph does not have are left out. All outputs by role.
-    RoleTensors run(const RoleTensors& inputs, RunContext& context) const;
+    // Every input of the graph by role; roles that the graph does not have are left out. All outputs by role, those of
+    // `memory` in the tensors that it holds.
+    RoleTensors run(const RoleTensors& inputs, RunContext& context, const RoleTensors& memory = {}) const;
 
 private:
     GraphSpec spec_;

@@ -21,10 +21,6 @@ KvCache::KvCache(const Backend& backend, const KvSpec& spec) : backend_(backend)
     }
 }
 
-int64_t KvCache::length() const {
-    return keys_.front()->shape()[2];
-}
-
 size_t KvCache::bytes() const {
     size_t bytes = 0;
     for (const TensorPtr& tensor : keys_) bytes += tensor->bytes();
@@ -37,7 +33,7 @@ int64_t KvCache::common_prefix(const std::vector<Item>& sequence) const {
     return end.first - items_.begin();
 }
 
-std::vector<TensorPtr> KvCache::room_for(const std::vector<TensorPtr>& tensors, int64_t length) const {
+std::vector<TensorPtr> KvCache::shortened(const std::vector<TensorPtr>& tensors, int64_t length) const {
     const Shape shape{1, spec_.heads, length, spec_.head_dim};
     std::vector<TensorPtr> room;
     for (const TensorPtr& tensor : tensors) {
@@ -61,10 +57,75 @@ void KvCache::copy_heads(Tensor& from, Tensor& to) const noexcept {
     }
 }
 
+TensorPtr KvCache::moved(Tensor& from, int64_t capacity) const {
+    TensorPtr to = backend_.new_tensor(spec_.dtype, {1, spec_.heads, capacity, spec_.head_dim});
+    const auto heads = static_cast<size_t>(spec_.heads);
+    const size_t row = static_cast<size_t>(spec_.head_dim) * dtype_bytes(spec_.dtype);
+    const size_t used = static_cast<size_t>(length()) * row;
+    const size_t from_head = from.bytes() / heads, to_head = to->bytes() / heads;
+    for (size_t head = 0; head < heads && used > 0; ++head) {
+        std::memcpy(static_cast<uint8_t*>(to->mutable_data()) + head * to_head,
+                    static_cast<const uint8_t*>(from.data()) + head * from_head, used);
+    }
+    clear_behind(*to, length(), capacity);
+    return to;
+}
+
+void KvCache::clear_behind(Tensor& tensor, int64_t first, int64_t last) const noexcept {
+    last = std::min(last, tensor.shape()[2]);
+    if (first >= last) return;
+    const size_t row = static_cast<size_t>(spec_.head_dim) * dtype_bytes(spec_.dtype);
+    const size_t head_bytes = tensor.bytes() / static_cast<size_t>(spec_.heads);
+    auto* data = static_cast<uint8_t*>(tensor.mutable_data());
+    for (int64_t head = 0; head < spec_.heads; ++head) {
+        std::memset(data + static_cast<size_t>(head) * head_bytes + static_cast<size_t>(first) * row, 0,
+                    static_cast<size_t>(last - first) * row);
+    }
+}
+
+RoleTensors KvCache::room_for(int64_t added) {
+    if (!fixed()) return {};
+    const int64_t need = length() + added;
+    int64_t capacity = 0;
+    for (const TensorPtr& tensor : keys_) capacity = std::max(capacity, tensor->shape()[2]);
+    if (capacity < need) capacity = capacity_for(need);
+    RoleTensors memory;
+    bool anew = false;
+    // One tensor after the other, so that the old cache never stands beside the new one as a whole.
+    for (size_t layer = 0; layer < keys_.size(); ++layer) {
+        for (std::vector<TensorPtr>* tensors : {&keys_, &values_}) {
+            TensorPtr& tensor = (*tensors)[layer];
+            if (tensor->shape()[2] == capacity) {
+                clear_behind(*tensor, length(), *written_);
+            } else {
+                tensor = moved(*tensor, capacity);
+                anew = true;
+            }
+            memory[role(tensors == &keys_ ? "present_key" : "present_value", layer)] = tensor;
+        }
+    }
+    if (anew) written_ = std::make_shared<int64_t>(0);
+    *written_ = need;
+    return memory;
+}
+
 void KvCache::truncate(int64_t length) {
     if (length >= this->length()) return;
-    std::vector<TensorPtr> keys = room_for(keys_, length);
-    std::vector<TensorPtr> values = room_for(values_, length);
+    if (!fixed() || length == 0) return truncate_growing(length);
+    items_.resize(static_cast<size_t>(length));
+    if (written_.use_count() == 1) return;
+    // A copy needs the tokens that this cache is about to overwrite.
+    std::vector<TensorPtr> keys, values;
+    for (const TensorPtr& tensor : keys_) keys.push_back(moved(*tensor, tensor->shape()[2]));
+    for (const TensorPtr& tensor : values_) values.push_back(moved(*tensor, tensor->shape()[2]));
+    keys_.swap(keys);
+    values_.swap(values);
+    written_ = std::make_shared<int64_t>(length);
+}
+
+void KvCache::truncate_growing(int64_t length) {
+    std::vector<TensorPtr> keys = shortened(keys_, length);
+    std::vector<TensorPtr> values = shortened(values_, length);
     // From here on nothing fails: half a move in place could not be undone.
     for (size_t layer = 0; layer < keys_.size(); ++layer) {
         copy_heads(*keys_[layer], *keys[layer]);
@@ -73,6 +134,7 @@ void KvCache::truncate(int64_t length) {
     keys_.swap(keys);
     values_.swap(values);
     items_.resize(static_cast<size_t>(length));
+    if (length == 0) written_ = std::make_shared<int64_t>(0);
 }
 
 void KvCache::forget_image(int32_t image) {
@@ -88,8 +150,12 @@ void KvCache::bind(RoleTensors& inputs) const {
     }
 }
 
+Shape KvCache::expected(int64_t added) const {
+    return {1, spec_.heads, fixed() ? keys_.front()->shape()[2] : length() + added, spec_.head_dim};
+}
+
 void KvCache::take(const RoleTensors& outputs, const std::vector<Item>& added) {
-    const Shape expected{1, spec_.heads, length() + static_cast<int64_t>(added.size()), spec_.head_dim};
+    const Shape expected = this->expected(static_cast<int64_t>(added.size()));
     std::vector<TensorPtr> keys, values;
     for (size_t layer = 0; layer < keys_.size(); ++layer) {
         keys.push_back(outputs.at(role("present_key", layer)));

@@ -262,6 +262,12 @@ void parse_graphs(const Node& node, Manifest& manifest) {
     manifest.embedding = parse_graph(node["embedding"]);
     manifest.decoder = parse_graph(node["decoder"]);
     if (!manifest.decoder.kv) fail("graphs.decoder.kv is missing");
+    manifest.decoder_step.reset();
+    if (!node.has("decoder_step")) return;
+    manifest.decoder_step = parse_graph(node["decoder_step"]);
+    if (!(manifest.decoder_step->kv == manifest.decoder.kv)) {
+        fail("graphs.decoder_step.kv must be that of graphs.decoder");
+    }
 }
 
 void parse_files(const Node& node, Manifest& manifest) {

@@ -23,10 +23,18 @@ struct TensorSpec {
     Shape shape;
 };
 
+// KvSpec::kind: past and present are one buffer with room for more tokens; "growing": present is longer than past.
+constexpr const char* kFixedKv = "fixed";
+
 struct KvSpec {
-    std::string kind;  // growing | fixed
+    std::string kind;
     int64_t layers = 0, heads = 0, head_dim = 0;
     DType dtype = DType::float32;
+
+    bool operator==(const KvSpec& other) const {
+        return kind == other.kind && layers == other.layers && heads == other.heads && head_dim == other.head_dim &&
+               dtype == other.dtype;
+    }
 };
 
 struct GraphSpec {
@@ -89,6 +97,7 @@ struct Manifest {
     int64_t context_length = 0;
     std::map<std::string, std::vector<GraphSpec>> vision;
     GraphSpec embedding, decoder;
+    std::optional<GraphSpec> decoder_step;  // runs one token at a time in the place of `decoder`
     std::map<std::string, FileSpec> files;
     std::string min_onnxruntime;
     std::string variant;  // slug of the one in use; "": the canonical graphs

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "error.h"
+#include "kv_cache.h"
 
 namespace edgeprune {
 namespace {
@@ -73,6 +74,7 @@ uint64_t all_weights_bytes(const Manifest& manifest) {
     std::set<std::string> files;
     add_files(manifest.embedding, files);
     add_files(manifest.decoder, files);
+    if (manifest.decoder_step) add_files(*manifest.decoder_step, files);
     for (const auto& [name, stages] : manifest.vision) {
         for (const GraphSpec& graph : stages) add_files(graph, files);
     }
@@ -83,12 +85,16 @@ MemoryNeed memory_need(const Manifest& manifest) {
     std::set<std::string> files;
     add_files(manifest.embedding, files);
     add_files(manifest.decoder, files);
+    if (manifest.decoder_step) add_files(*manifest.decoder_step, files);
     for (const GraphSpec& graph : manifest.vision.at(manifest.default_method)) add_files(graph, files);
     MemoryNeed need;
     need.weights = bytes_of(manifest, files);
     need.context_tokens = manifest.context_length;
-    const double kv = 2.0 * static_cast<double>(kv_bytes_per_token(*manifest.decoder.kv)) *
-                      static_cast<double>(manifest.context_length);
+    const KvSpec& spec = *manifest.decoder.kv;
+    const double kv = static_cast<double>(kv_bytes_per_token(spec)) *
+                      (spec.kind == kFixedKv ? static_cast<double>(KvCache::capacity_for(manifest.context_length)) *
+                                                   (1 + 0.5 / static_cast<double>(spec.layers))
+                                             : 2.0 * static_cast<double>(manifest.context_length));
     constexpr double kMost = 0x1p60;  // more than any memory, and sums of it fit
     need.kv = static_cast<uint64_t>(std::min(kv, kMost));
     need.activations =

@@ -11,7 +11,7 @@ namespace edgeprune {
 // Bytes for one session. Weights and KV cache are exact; activations are an estimate.
 struct MemoryNeed {
     uint64_t weights = 0;      // files of the graphs that opening loads: embedding, decoder, default method's vision
-    uint64_t kv = 0;           // of a full context, twice: while the decoder runs, the old cache stands beside the new
+    uint64_t kv = 0;           // of a full context; see memory_need()
     uint64_t activations = 0;  // the largest tensors of one run; see memory_need.cpp
     int64_t context_tokens = 0;
 
@@ -21,6 +21,8 @@ struct MemoryNeed {
 int64_t kv_bytes_per_token(const KvSpec& kv);
 // Of the files of every graph of the bundle.
 uint64_t all_weights_bytes(const Manifest& manifest);
+// A growing KV cache counts twice: while the decoder runs, the old one stands beside the new. One of fixed capacity
+// counts once, and one of its tensors twice.
 MemoryNeed memory_need(const Manifest& manifest);
 JsonObject to_json(const MemoryNeed& need);
 // What ep_model_describe and ep_bundle_describe have in common.

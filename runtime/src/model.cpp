@@ -44,9 +44,9 @@ void check_supported(const Manifest& manifest) {
     if (manifest.positions != "compact") {
         throw Error(EP_ERROR_UNSUPPORTED, "this library does not know \"" + manifest.positions + "\" positions");
     }
-    if (manifest.decoder.kv->kind != "growing") {
-        throw Error(EP_ERROR_UNSUPPORTED,
-                    "this library does not know a \"" + manifest.decoder.kv->kind + "\" KV cache");
+    const std::string& kind = manifest.decoder.kv->kind;
+    if (kind != "growing" && kind != kFixedKv) {
+        throw Error(EP_ERROR_UNSUPPORTED, "this library does not know a \"" + kind + "\" KV cache");
     }
 }
 
@@ -86,6 +86,7 @@ Model::Model(const std::string& directory, const ModelSettings& settings)
     // One row of a table: a second thread would only wait for the first.
     embedding_ = load(manifest_.embedding, one_thread(settings_.threading));
     decoder_ = load(manifest_.decoder, settings_.threading);
+    if (manifest_.decoder_step) decoder_step_ = load(*manifest_.decoder_step, settings_.threading);
     check_picture_size(manifest_.preprocess, *vision(manifest_.default_method).first);
     description_ = describe();
 }

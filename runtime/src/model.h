@@ -34,7 +34,8 @@ struct VisionGraphs {
 
 class Model {
 public:
-    // Opens, verifies and loads: the embedding, the decoder and the default method's vision graphs. Throws Error.
+    // Opens, verifies and loads: the embedding, the decoder (or both of them) and the default method's vision graphs.
+    // Throws Error.
     Model(const std::string& directory, const ModelSettings& settings);
 
     const Manifest& manifest() const { return manifest_; }
@@ -43,6 +44,8 @@ public:
     const PreprocessSpec& preprocess() const { return manifest_.preprocess; }
     const BoundGraph& embedding() const { return *embedding_; }
     const BoundGraph& decoder() const { return *decoder_; }
+    // For each next token: a graph of its own in some variants.
+    const BoundGraph& decoder_step() const { return decoder_step_ ? *decoder_step_ : *decoder_; }
     // The vision graphs of a method, loaded on its first use. Thread-safe.
     // Throws Error(EP_ERROR_INVALID_ARGUMENT) for an unknown method.
     const VisionGraphs& vision(const std::string& method) const;
@@ -61,7 +64,7 @@ private:
     Manifest manifest_;
     std::unique_ptr<Backend> backend_;
     std::unique_ptr<Tokenizer> tokenizer_;
-    std::unique_ptr<BoundGraph> embedding_, decoder_;
+    std::unique_ptr<BoundGraph> embedding_, decoder_, decoder_step_;
     mutable std::mutex vision_mutex_;
     mutable std::map<std::string, VisionGraphs> vision_;
     std::string description_;

@@ -30,18 +30,19 @@ std::vector<float> embed_tokens(const Model& model, const std::vector<int32_t>& 
     return to_floats(embeds);
 }
 
-std::vector<float> run_decoder(const Model& model, const std::vector<Item>& items, const std::vector<float>& embeds,
-                               KvCache& cache, RunContext& context) {
+std::vector<float> run_decoder(const Model& model, const BoundGraph& decoder, const std::vector<Item>& items,
+                               const std::vector<float>& embeds, KvCache& cache, RunContext& context) {
     const auto count = static_cast<int64_t>(items.size());
     const int64_t past = cache.length();
     const auto width = static_cast<int64_t>(embeds.size()) / count;
     const Backend& backend = model.backend();
-    const DType dtype = model.decoder().input("inputs_embeds").dtype;
+    const DType dtype = decoder.input("inputs_embeds").dtype;
     RoleTensors inputs{{"inputs_embeds", from_floats(backend, dtype, {1, count, width}, embeds.data())},
                        {"position_ids", integers(backend, {1, count}, past, 1)},
                        {"attention_mask", integers(backend, {1, past + count}, 1, 0)}};
+    const RoleTensors memory = cache.room_for(count);
     cache.bind(inputs);
-    const RoleTensors outputs = model.decoder().run(inputs, context);
+    const RoleTensors outputs = decoder.run(inputs, context, memory);
     const Tensor& logits = *outputs.at("logits");
     if (logits.shape().size() != 3 || logits.shape()[0] != 1 || logits.shape()[1] != 1)
         unexpected("logits", logits.shape());
@@ -56,8 +57,8 @@ void warm_up(const Model& model) {
     const std::vector<Item> items{{0, -1, -1}};
     KvCache cache(model.backend(), *model.manifest().decoder.kv);
     const std::vector<float> embeds = embed_tokens(model, ids, never);
-    run_decoder(model, items, embeds, cache, never);
-    run_decoder(model, items, embeds, cache, never);
+    run_decoder(model, model.decoder(), items, embeds, cache, never);
+    run_decoder(model, model.decoder_step(), items, embeds, cache, never);
     for (const auto& [name, method] : model.manifest().methods) {
         warm_up_vision(model, method, never);
     }

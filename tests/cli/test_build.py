@@ -49,7 +49,7 @@ def test_the_graphs_hold_integer_products(built: pathlib.Path) -> None:
 def test_parity_is_what_onnxruntime_gives(built: pathlib.Path, tiny_bundle: pathlib.Path) -> None:
     variant = entry(built)
     assert {row["stage"] for row in variant["parity"]} == {
-        *(f"vision/{name}" for name in variant["graphs"]["vision"]), "decoder/decoder",
+        *(f"vision/{name}" for name in variant["graphs"]["vision"]), "decoder/decoder", "decoder/in place, fp32",
     }  # fmt: skip
     assert all(row["passed"] and row["value"] <= row["tolerance"] for row in variant["parity"])
     pixels = np.random.default_rng(3).normal(size=(1, 3, 56, 56)).astype(np.float32)
@@ -90,6 +90,7 @@ def test_int4_holds_blocks_that_standard_operators_unpack(tiny_bundle: pathlib.P
     assert {row["stage"]: row["tolerance"] for row in variant["parity"]} == {
         **{f"vision/{name}": TOLERANCES["visual_embeds_int8"] for name in variant["graphs"]["vision"]},
         "decoder/decoder": TOLERANCES["logits_int4"],
+        "decoder/in place, fp32": TOLERANCES["logits_in_place"],
     }
     assert json.loads((copy / variant["build"]).read_text())["min_onnxruntime"] == "1.18"
     path = copy / variant["graphs"]["decoder"]["file"]
@@ -98,6 +99,45 @@ def test_int4_holds_blocks_that_standard_operators_unpack(tiny_bundle: pathlib.P
     answer = edgeprune("run", copy, "--image", write_picture(tmp_path / "picture.png"), "--prompt", "q", "--json", "-",
                        "--max-new-tokens", 4, "--variant", variant["slug"])  # fmt: skip
     assert json.loads(answer.stdout)["variant"] == variant["slug"]
+
+
+def test_int8_and_int4_decoders_share_a_cache_written_in_place(
+    tiny_bundle: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """Prompts by int8, each next token by int4: two graphs, one cache, and an answer of the C library."""
+    copy = shutil.copytree(tiny_bundle, tmp_path / "two.bundle")
+    done = edgeprune("build", copy, "--target", "cpu", "--precision", "vision=int8,decoder=int8+int4")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    variant = entry(copy)
+    assert variant["slug"] == "cpu-vision.int8-decoder.int8-int4"
+    graphs = [variant["graphs"][name] for name in ("decoder", "decoder_step")]
+    operators = []
+    for graph in graphs:
+        nodes = onnx.load(copy / graph["file"], load_external_data=False).graph.node
+        operators.append({node.op_type for node in nodes})
+        assert graph["kv"]["kind"] == "fixed"
+        assert "attention_mask" not in {tensor["role"] for tensor in graph["inputs"]}
+        assert {tensor["shape"][2] for tensor in graph["inputs"] if tensor["role"].startswith("past_")} == {"C"}
+    assert "MatMulInteger" in operators[0]
+    assert "MatMulNBits" in operators[1]
+    assert all("ScatterND" in found for found in operators)
+    assert json.loads((copy / variant["build"]).read_text())["cache"] == {"kind": "fixed"}
+    stages = {row["stage"]: row for row in variant["parity"]}
+    assert stages["decoder/in place, fp32"]["tolerance"] == TOLERANCES["logits_in_place"]
+    assert stages["decoder/step"]["tolerance"] == TOLERANCES["logits_int4"]
+    pixels = np.random.default_rng(1).integers(0, 256, (60, 60, 3), dtype=np.uint8)
+    with Model.open(copy, variant=variant["slug"]) as model, model.new_session() as session:
+        session.add_image(pixels, keep=1.0)
+        first = session.generate("what is it?", max_new_tokens=70, ignore_eos=True)
+        begun = session.generate("what is it?", max_new_tokens=70, ignore_eos=True)
+        session.reset()
+        session.add_image(pixels, keep=1.0)
+        again = session.generate("what is it?", max_new_tokens=70, ignore_eos=True)
+    assert first.token_ids == again.token_ids
+    assert begun.reused_tokens > 0
+    assert first.kv_tokens > 64, "the cache grew on the way"
+    refused = edgeprune("build", copy, "--target", "cpu", "--precision", "int8+int4")
+    assert_user_error(refused, "int8+int4 is for decoders")
 
 
 def assert_blocks(model: onnx.ModelProto, canonical: onnx.ModelProto) -> None:

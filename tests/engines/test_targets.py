@@ -15,7 +15,7 @@ NAMES = [
     "cpu", "cuda", "tensorrt:local", "tensorrt:orin-nano", "tensorrt:orin-nx", "tensorrt:agx-orin", "tensorrt:thor",
     "tensorrt-rtx:sm86,sm89,sm120",
 ]  # fmt: skip
-PRECISIONS = {"fp32", "fp16", "int8", "int4", "fp8", "fp4"}
+PRECISIONS = {"fp32", "fp16", "int8", "int4", "int8+int4", "fp8", "fp4"}
 #: TensorRT -> newest opset its parser reads, and the operators it reads since then; the vendor's notes.
 PARSERS = {"10.3": (20, set()), "11.4.1": (24, {"Attention", "RotaryEmbedding", "RMSNormalization", "TensorScatter"})}
 
@@ -69,9 +69,9 @@ def test_unknown_names_are_refused_with_the_known_ones(name: str, sentence: str)
 
 
 def test_precisions_are_refused_with_those_there_are() -> None:
-    with pytest.raises(UserError, match="cpu has no precision 'fp8'; it has: fp32, int8, int4"):
+    with pytest.raises(UserError, match=r"cpu has no precision 'fp8'; it has: fp32, int8, int4, int8\+int4"):
         targets.find("cpu").require_build("fp8")
-    with pytest.raises(UserError, match="makes only int8, int4 for cpu so far, not fp32"):
+    with pytest.raises(UserError, match=r"makes only int8, int4, int8\+int4 for cpu so far, not fp32"):
         targets.find("cpu").require_build("fp32")
     with pytest.raises(UserError, match="makes nothing for tensorrt:thor so far"):
         targets.find("tensorrt:thor").require_build("fp16")

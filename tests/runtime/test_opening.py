@@ -120,7 +120,7 @@ def test_a_manifest_that_contradicts(write_bundle: BundleWriter, place: str, val
     ("place", "value", "text"),
     [
         ("positions", "mrope", "does not know \"mrope\" positions"),
-        ("graphs/decoder/kv/kind", "fixed", "does not know a \"fixed\" KV cache"),
+        ("graphs/decoder/kv/kind", "paged", "does not know a \"paged\" KV cache"),
     ],
 )  # fmt: skip
 def test_what_this_library_cannot_do_yet(write_bundle: BundleWriter, place: str, value: Any, text: str) -> None:

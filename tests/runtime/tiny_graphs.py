@@ -37,11 +37,13 @@ class Options:
         slow: stage (vision, decoder) -> loop iterations that cost time and change nothing; "prefill": per 32 new
             positions of a decoder run, so that short runs have none.
         context_length: of the manifest.
+        cache: kind of the KV cache; "fixed" writes in place.
     """
 
     half: bool = False
     slow: dict[str, int] = field(default_factory=dict)
     context_length: int = 512
+    cache: str = "growing"
 
 
 def weights() -> dict[str, np.ndarray[Any, Any]]:
@@ -223,7 +225,7 @@ def decoder(options: Options) -> tuple[onnx.ModelProto, list[Any], list[Any]]:
     factor = b.op("Unsqueeze", b.op("Add", share, b.constant(1.0, np.float32)), b.constant([2]))
     heads = b.op("Reshape", b.op("Mul", value, factor), b.constant([0, 0, HEADS, HEAD_DIM]))
     new = b.op("Cast", b.op("Transpose", heads, perm=[0, 2, 1, 3]), to=_proto(dtype))
-    mask = b.op("Cast", "t_attention_mask", to=TensorProto.FLOAT)
+    mask = b.op("Cast", _seen(b) if options.cache == "fixed" else "t_attention_mask", to=TensorProto.FLOAT)
     weight = b.op("Unsqueeze", b.op("Div", mask, b.op("ReduceSum", mask)), b.constant([1, 3]))
     total = None
     for layer in range(LAYERS):
@@ -232,7 +234,11 @@ def decoder(options: Options) -> tuple[onnx.ModelProto, list[Any], list[Any]]:
             present = _spec(f"present_{part}.{layer}", dtype, 1, HEADS, f"S{layer}", HEAD_DIM)
             inputs.append(past)
             outputs.append(present)
-            b.op("Concat", past["name"], new, axis=2, output=present["name"])
+            if options.cache == "fixed":
+                past["shape"][2] = present["shape"][2] = "C"
+                b.op("ScatterND", past["name"], _places(b), new, output=present["name"])
+            else:
+                b.op("Concat", past["name"], new, axis=2, output=present["name"])
         values = b.op("Cast", f"t_present_value_{layer}", to=TensorProto.FLOAT)
         mean = b.op("ReduceSum", b.op("Mul", values, weight), b.constant([2]), keepdims=1)
         total = mean if total is None else b.op("Add", total, mean)
@@ -245,7 +251,29 @@ def decoder(options: Options) -> tuple[onnx.ModelProto, list[Any], list[Any]]:
         b.op("Add", b.op("MatMul", last, b.constant(w["last"], np.float32)), b.constant(w["bias"], np.float32)),
     )
     b.op("Cast", logits, to=_proto(dtype), output="t_logits")
+    if options.cache == "fixed":
+        del inputs[2]
     return b.model(inputs, outputs), inputs, outputs
+
+
+def _seen(b: _Builder) -> str:
+    """(1,C) int64, ones up to the last position; of a cache of C places."""
+    capacity = b.op("Gather", b.op("Shape", "t_past_key_0"), b.constant(2))
+    columns = b.op("Unsqueeze", b.op("Range", b.constant(0), capacity, b.constant(1)), b.constant([0]))
+    last = b.op("ReduceMax", "t_position_ids", keepdims=1)
+    return b.op("Cast", b.op("LessOrEqual", columns, last), to=TensorProto.INT64)
+
+
+def _places(b: _Builder) -> str:
+    """(1,H,T,3): where the new keys go in the cache."""
+    new = b.op("Shape", "t_position_ids", start=1, end=2)
+    shape = b.op("Concat", b.constant([1, HEADS]), new, b.constant([1]), axis=0)
+    parts = [
+        b.constant(np.zeros((1, 1, 1, 1))),
+        b.constant(np.arange(HEADS).reshape(1, HEADS, 1, 1)),
+        b.op("Unsqueeze", "t_position_ids", b.constant([1, 3])),
+    ]
+    return b.op("Concat", *(b.op("Expand", part, shape) for part in parts), axis=-1)
 
 
 def _proto(dtype: str) -> int:
@@ -297,7 +325,7 @@ def write_bundle(
     options = options or Options()
     (path / "onnx").mkdir(parents=True)
     (path / "tokenizer").mkdir()
-    kv = {"kind": "growing", "layers": LAYERS, "heads": HEADS, "head_dim": HEAD_DIM, "dtype": _float(options)}
+    kv = {"kind": options.cache, "layers": LAYERS, "heads": HEADS, "head_dim": HEAD_DIM, "dtype": _float(options)}
     graphs: dict[str, Any] = {"vision": {}}
     for name, keep in METHODS.items():
         graphs["vision"][name] = [_save(path, "vision", f"vision-{name}", vision(options, keep=keep))]

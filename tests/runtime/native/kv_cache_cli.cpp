@@ -69,6 +69,64 @@ std::vector<const void*> places(const KvCache& cache, int64_t length) {
     return found;
 }
 
+float& at(const TensorPtr& tensor, int64_t head, int64_t token, int64_t i) {
+    const int64_t capacity = tensor->shape()[2];
+    return static_cast<float*>(tensor->mutable_data())[(head * capacity + token) * kWidth + i];
+}
+
+// As a run does it: writes behind the last token into the memory that the cache gives, and leaves the rest.
+RoleTensors run_fixed(KvCache& cache, int64_t added, bool completed = true) {
+    const int64_t begin = cache.length();
+    const RoleTensors memory = cache.room_for(added);
+    RoleTensors past;
+    cache.bind(past);
+    for (int64_t layer = 0; layer < kLayers; ++layer) {
+        for (const bool value : {false, true}) {
+            const std::string name = (value ? "value." : "key.") + std::to_string(layer);
+            const TensorPtr& tensor = memory.at("present_" + name);
+            expect(tensor == past.at("past_" + name), "past and present are two buffers");
+            expect(tensor->shape()[2] == KvCache::capacity_for(tensor->shape()[2]), "the capacity is another");
+            for (int64_t head = 0; head < kHeads; ++head) {
+                for (int64_t token = 0; token < tensor->shape()[2]; ++token) {
+                    for (int64_t i = 0; i < kWidth; ++i) {
+                        const float wanted = token < begin ? number(value, layer, head, token, i) : 0.0f;
+                        expect(at(tensor, head, token, i) == wanted, "a token is lost, or what was forgotten is left");
+                        const bool written = token >= begin && token < begin + added;
+                        if (written) at(tensor, head, token, i) = number(value, layer, head, token, i);
+                    }
+                }
+            }
+        }
+    }
+    if (completed) cache.take(memory, std::vector<Item>(static_cast<size_t>(added)));
+    return memory;
+}
+
+void check_fixed(const Backend& backend) {
+    KvCache cache(backend, KvSpec{"fixed", kLayers, kHeads, kWidth, DType::float32});
+    const RoleTensors first = run_fixed(cache, 60);
+    expect(run_fixed(cache, 4) == first, "the cache moved although there was room");
+    const RoleTensors second = run_fixed(cache, 1);
+    expect(second != first && cache.length() == 65, "the cache did not grow");
+    expect(cache.bytes() == 2 * kLayers * kHeads * kWidth * 128 * 4, "the cache has another size");
+    run_fixed(cache, 5, false);  // aborted: what it wrote is cleared before the next run
+    cache.truncate(30);
+    expect(run_fixed(cache, 3) == second && cache.length() == 33, "forgetting tokens moved the cache");
+    {
+        KvCache copy = cache;
+        expect(run_fixed(copy, 2) == second, "a copy that only adds needs memory of its own");
+        KvCache other = cache;
+        run_fixed(other, 200);
+        KvCache shorter = cache;
+        shorter.truncate(10);
+        run_fixed(shorter, 20);
+    }
+    expect(run_fixed(cache, 2) == second && cache.length() == 35, "a copy left something behind");
+    cache.truncate(0);
+    expect(cache.bytes() == 0 && cache.length() == 0, "an empty cache keeps memory");
+    run_fixed(cache, 7);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -95,5 +153,6 @@ int main(int argc, char** argv) {
     expect(places(cache, 33) == second, "shortening after a run moved a tensor");
     cache.truncate(0);
     places(cache, 0);
+    check_fixed(*backend);
     std::puts("held");
 }
