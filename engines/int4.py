@@ -27,7 +27,7 @@ OPSET = 21
 #: the oldest onnxruntime that knows opset 21.
 MIN_ONNXRUNTIME = "1.18"
 #: what the library appends to the name of a Gemm that it makes a MatMul of.
-_OF_GEMM = "_MatMul"
+OF_GEMM = "_MatMul"
 
 
 def quantise(graph: Path, fp32: list[str]) -> onnx.ModelProto:
@@ -37,7 +37,7 @@ def quantise(graph: Path, fp32: list[str]) -> onnx.ModelProto:
 
         work = MatMulNBitsQuantizer(
             onnx.load(graph), bits=4, block_size=BLOCK, is_symmetric=True, quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=("MatMul",), nodes_to_exclude=[*fp32, *(name + _OF_GEMM for name in fp32)],
+            op_types_to_quantize=("MatMul",), nodes_to_exclude=[*fp32, *(name + OF_GEMM for name in fp32)],
         )  # fmt: skip
         # Only MatMul is known there. A Gemm becomes one, and the shapes noted before would contradict its new weight.
         work.model.replace_gemm_with_matmul()
