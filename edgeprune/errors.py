@@ -4,6 +4,7 @@
     └── EdgepruneError            anything raised on purpose; carries an exit code
         ├── UserError             the user can fix it: one sentence that says what to do (exit 2)
         │   ├── BundleError       a bundle is malformed, changed, unsafe or of another schema
+        │   ├── DialectError      a graph is not what a pass of a dialect needs, or did not become what it promises
         │   ├── CheckpointError   a checkpoint cannot be found, read or supported
         │   ├── PruningError      an unknown method or parameter, or a count the method cannot serve
         │   └── DependencyError   a package or shared library is missing or too old
@@ -29,6 +30,10 @@ class UserError(EdgepruneError):
 
 class BundleError(UserError):
     """A bundle is malformed, changed on disk, unsafe, or written for another schema version."""
+
+
+class DialectError(UserError):
+    """A graph is not what a pass of a dialect needs, or did not become what the pass promises."""
 
 
 class CheckpointError(UserError):

@@ -79,7 +79,7 @@ def _of_machine(build: Mapping[str, Any]) -> Iterator[Difference]:
 
 
 def _graphs(built: Mapping[str, str], manifest: Manifest) -> Iterator[Difference]:
-    for name, digest in built.items():
+    for name, digest in sorted(built.items()):
         entry = manifest.files.get(name)
         if entry is None or entry.sha256 != digest:
             here = f"{entry.sha256[:_SHOWN]}..." if entry else "missing"
@@ -97,8 +97,8 @@ def _machine(built: Mapping[str, Any]) -> Iterator[Difference]:
     here = gpu["compute_capability"]
     if asked and here is not None and here not in asked:
         yield Difference("compute capability", ", ".join(asked), here, f"tensorrt-rtx:sm{here.replace('.', '')}")
-    for fact in ("gpu", "jetpack") if not asked else ():
-        yield from _unequal(fact, built[fact], gpu[fact])
+    for fact in ("gpu", "jetpack", "compute_capability") if not asked else ():
+        yield from _unequal(fact.replace("_", " "), built[fact], gpu[fact])
 
 
 def _unequal(what: str, built: str | None, here: str | None) -> Iterator[Difference]:

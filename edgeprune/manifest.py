@@ -17,6 +17,8 @@ from edgeprune.errors import BundleError
 from edgeprune.strict_json import read_dataclass, require
 
 SCHEMA_VERSION = 1
+#: in a vision graph, names of the nodes that are the pruner's work begin so.
+PRUNING_PREFIX = "pruning/"
 _PATH = re.compile(r"[A-Za-z0-9._/-]+")
 
 

@@ -27,7 +27,12 @@ _BPE = frozenset(
 _BYTE_LEVEL = frozenset(("add_prefix_space", "trim_offsets", "use_regex"))
 _METASPACE = frozenset(("replacement", "prepend_scheme", "split", "add_prefix_space", "str_rep"))
 _REPLACE = frozenset(("pattern", "content"))
-_NORMALIZERS = {"Prepend": frozenset(("prepend",)), "Replace": _REPLACE, "NFC": frozenset[str]()}
+_NORMALIZERS = {
+    "Prepend": frozenset(("prepend",)),
+    "Replace": _REPLACE,
+    "NFC": frozenset[str](),
+    "Lowercase": frozenset[str](),
+}
 _PRE_TOKENIZERS = {
     "ByteLevel": _BYTE_LEVEL,
     "Digits": frozenset(("individual_digits",)),
@@ -51,6 +56,9 @@ _SYMBOLS_AND_SPACE = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 SPLIT_PATTERNS = frozenset(
     f"{_CONTRACTIONS_AND_LETTERS}|{number}|{_SYMBOLS_AND_SPACE}" for number in (r"\p{N}{1,3}", r"\p{N}")
 )
+# CLIP's, in its two spellings: white space is in no match, so these only cut, they do not isolate.
+_CLIP = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+CLIP_PATTERNS = frozenset((_CLIP, rf"<\|startoftext\|>|<\|endoftext\|>|{_CLIP}"))
 
 
 def unsupported_parts(tokenizer_json: Json) -> list[str]:
@@ -106,6 +114,8 @@ def _part(part: Json, section: str, known: dict[str, frozenset[str]]) -> Iterato
     yield from _unknown_options(name, part, known[part["type"]])
     if part["type"] == "Replace":
         kind, text = next(iter(part["pattern"].items()))
+        if section == "normalizer" and (kind, text) == ("Regex", r"\s+"):
+            return
         if kind != "String":
             yield f'{name} with pattern "{text}"'
         elif not text:
@@ -128,8 +138,9 @@ def _split(part: Json) -> Iterator[str]:
         if not text:
             yield f"{name} with an empty pattern"
     else:
-        known = behavior == "Isolated" or (behavior == "Removed" and bool(part.get("invert")))
-        if kind != "Regex" or text not in SPLIT_PATTERNS:
+        isolated = behavior == "Isolated" and text not in CLIP_PATTERNS
+        known = isolated or (behavior == "Removed" and bool(part.get("invert")))
+        if kind != "Regex" or text not in SPLIT_PATTERNS | CLIP_PATTERNS:
             yield f'{name} with pattern "{text}"'
     if not known:
         yield f'{name} with behavior "{behavior}"'
@@ -165,9 +176,11 @@ def _model(root: Json) -> Iterator[str]:
         yield f"model.{model['type']}"
         return
     yield from _unknown_options("model.BPE", model, _BPE)
-    for option, neutral in (("dropout", 0), ("continuing_subword_prefix", ""), ("end_of_word_suffix", "")):
+    for option, neutral in (("dropout", 0), ("continuing_subword_prefix", "")):
         if model.get(option) not in (None, neutral):
             yield f"model.BPE with {option}"
+    if model.get("end_of_word_suffix") and model.get("byte_fallback"):
+        yield "model.BPE with end_of_word_suffix and byte_fallback"
 
 
 def _added(root: Json) -> Iterator[str]:

@@ -1,4 +1,6 @@
-"""Graphs as TensorRT gets them: the canonical one, or a pass over it, compared in onnxruntime before it is built.
+"""Graphs as TensorRT gets them: the canonical one, or passes over it, compared in onnxruntime before it is built.
+
+Which operators they are made of is the target's dialect (passes/forms.py), which types the precision:
 
 fp16 of an fp32 bundle: half.to_half, with the nodes that leave fp16's range on real inputs in fp32. int4: weights in
 blocks (int4.quantise); int8: Q/DQ pairs around products (qdq.quantise); the rest, and the noisiest products, in fp16.
@@ -12,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
 from edgeprune.bundle import Bundle
 from edgeprune.engines import half, int4, numerics, qdq, quantise
 from edgeprune.engines.accuracy import distance, relative
+from edgeprune.engines.passes import forms
 from edgeprune.engines.weights import WeightFile
 from edgeprune.errors import CheckFailed, UserError
 from edgeprune.manifest import Graph, ParityRow
@@ -27,7 +31,8 @@ INT4_LIMITS = (0.2, 0.15, 0.12, 0.1)
 #: how many of the products stay in fp16 instead of int8, the noisiest first; the first share that meets the tolerance.
 INT8_SHARES = (0.0, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4)
 #: part of a fingerprint: another number when a pass comes to make other graphs.
-REVISION = 2
+REVISION = 3
+PLAIN = forms.FORMS["plain"]
 
 
 @dataclass(frozen=True)
@@ -56,18 +61,22 @@ def require(bundle: Bundle, precision: dict[str, str]) -> None:
             )
 
 
-def make(bundle: Bundle, graph: Graph, name: str, word: str, sets: Sequence[quantise.Arrays], folder: Path) -> Dialect:
-    """One graph in a precision, written to `folder` unless it is the canonical one.
+def make(
+    bundle: Bundle, graph: Graph, name: str, word: str, sets: Sequence[quantise.Arrays], folder: Path,
+    form: forms.Form = PLAIN,
+) -> Dialect:  # fmt: skip
+    """One graph in a precision and a dialect, written to `folder` unless it is the canonical one.
 
     Args:
         sets: feeds of the graph, one per calibration input: they give the ranges, and the worst of them judges.
 
     Raises:
+        DialectError: the graph is not what a pass needs, or the dialect cannot hold it.
         CheckFailed: its results are not finite or too far from the canonical graph's.
     """
     source = bundle.file(graph.file)
     if word == bundle.manifest.recipe.get("dtype", "fp32"):
-        return Dialect(source)
+        return _as_it_is(graph, name, word, sets, (source, folder), form)
     found = numerics.ranges(source, sets, folder)
     fp32 = numerics.keep_fp32(source, found)
     facts: dict[str, Any] = {"fp32": fp32, "fp16_cannot_hold": [str(r) for r in found.values() if not r.fits]}
@@ -75,17 +84,49 @@ def make(bundle: Bundle, graph: Graph, name: str, word: str, sets: Sequence[quan
     path = folder / source.name
     wanted = _results(graph, source, sets)
     for model, more in _quantised(source, word, sets, folder):
+        formed = forms.apply(form.before, model)
         half.to_half(model, fp32, caches)
-        path.with_suffix(".data").unlink(missing_ok=True)
-        WeightFile(path.with_suffix(".data")).save(model, path)
+        formed |= forms.apply(form.after, model)
+        _write(model, path, form)
         del model
         row = _row(graph, name, word, wanted, _results(graph, path, sets, set(caches)))
         if row.passed:
-            return Dialect(path, row, facts | more)
+            return Dialect(path, row, {**facts, **more, "formed": formed})
     raise CheckFailed(
         f"{source.name} in {word}: {row.measure} is {row.value:.2g}, more than {row.tolerance:g}; nothing was changed, "
         "keep it in fp32 with --precision."
     )
+
+
+def _as_it_is(
+    graph: Graph, name: str, word: str, sets: Sequence[quantise.Arrays], paths: tuple[Path, Path], form: forms.Form
+) -> Dialect:
+    """The type that the bundle has: the canonical graph, unless the dialect forms nodes of it."""
+    source, folder = paths
+    if not form.changes or graph.stage == "select":
+        form_of_it = form if not form.changes else PLAIN
+        form_of_it.require(onnx.load(source, load_external_data=False))
+        return Dialect(source)
+    model = quantise.load(source)
+    formed = forms.apply((*form.before, *form.after), model)
+    if not formed:
+        return Dialect(source)
+    path = folder / source.name
+    _write(model, path, form)
+    row = _row(graph, name, word, _results(graph, source, sets), _results(graph, path, sets))
+    if not row.passed:
+        raise CheckFailed(
+            f"{source.name} in the dialect {form.name}: {row.measure} is {row.value:.2g}, more than {row.tolerance:g}; "
+            "nothing was changed."
+        )
+    return Dialect(path, row, {"fp32": [], "formed": formed})
+
+
+def _write(model: onnx.ModelProto, path: Path, form: forms.Form) -> None:
+    """Into the folder of `path`, in place of an attempt before; DialectError when it is no graph of the dialect."""
+    form.require(model)
+    path.with_suffix(".data").unlink(missing_ok=True)
+    WeightFile(path.with_suffix(".data")).save(model, path)
 
 
 def _quantised(
@@ -134,10 +175,10 @@ def _row(graph: Graph, name: str, word: str, wanted: list[Any], made: list[Any])
     stage = "decoder" if graph.stage == "decoder" else "vision"
     how, text = (
         (relative, f"max difference of {_role(graph)}, relative")
-        if word == "fp16"
+        if word in ("fp16", "fp32")
         else (distance, f"1 - cosine of {_role(graph)}")
     )
     value = max(how(found, exact) for found, exact in zip(made, wanted, strict=True))
-    tolerance = TOLERANCES[f"{ROLES[stage]}_{word}"]
+    tolerance = TOLERANCES[ROLES[stage] if word == "fp32" else f"{ROLES[stage]}_{word}"]
     worst = f", worst of {len(made)} inputs" if len(made) > 1 else ""
     return ParityRow(f"{stage}/{name}", f"{text} ({word} in onnxruntime{worst})", value, tolerance, value <= tolerance)

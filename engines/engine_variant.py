@@ -15,6 +15,7 @@ from edgeprune import devices
 from edgeprune.bundle import Bundle
 from edgeprune.engines import calibration, dialects, precisions, tensorrt, timing_cache
 from edgeprune.engines.engine_plan import EnginePlan, plans
+from edgeprune.engines.passes import forms
 from edgeprune.engines.targets import Target
 from edgeprune.manifest import ParityRow
 from edgeprune.variant_writer import VariantWriter, to_json
@@ -78,7 +79,8 @@ def fingerprint(
         "options": {
             **tensorrt.OPTIONS,
             "precision": word,
-            "dialect": dialects.REVISION,
+            "dialect": target.dialect,
+            "dialect_revision": dialects.REVISION,
             "calibration": None if options.samples is None else options.samples.sha256(),
             "timing_cache": timing_cache.serves(module) and options.timing_cache,
             "profiles": plan.profiles_json(),
@@ -117,11 +119,14 @@ def build(
         say(line)
     with VariantWriter(bundle.path, slug, key) as writer:
         timings = writer.path / timing_cache.FILE if prints[0]["options"]["timing_cache"] else None
-        job = Job(bundle, target, precision, writer, _inputs(bundle, precision, options.samples), timings, say)
+        job = Job(bundle, target, precision, writer, _inputs(bundle, precision, target, options.samples), timings, say)
         known = timings and timing_cache.seed(bundle, timing_cache.facts(prints[0]), writer.path, say)
         made = [_engine(job, plan) for plan in todo]
         engines = [facts | {"fingerprint": found} for (facts, _), found in zip(made, prints, strict=True)]
-        facts = {"target": target.name, "precision": precision, "engines": engines, "run": "never: no GPU was used"}
+        facts = {
+            "target": target.name, "precision": precision, "dialect": target.dialect, "engines": engines,
+            "run": "never: no GPU was used",
+        }  # fmt: skip
         if job.inputs is not None:
             facts["measured_on"] = job.inputs.source
         if timings is not None:
@@ -133,11 +138,12 @@ def build(
 
 
 def _inputs(
-    bundle: Bundle, precision: dict[str, str], samples: calibration.Samples | None
+    bundle: Bundle, precision: dict[str, str], target: Target, samples: calibration.Samples | None
 ) -> calibration.Inputs | None:
     """Inputs to measure with, where a graph becomes another."""
     has = bundle.manifest.recipe.get("dtype", "fp32")
-    return None if set(precision.values()) == {has} else calibration.inputs(bundle, samples)
+    same = set(precision.values()) == {has} and not forms.find(target.dialect).changes
+    return None if same else calibration.inputs(bundle, samples)
 
 
 def _engine(job: Job, plan: EnginePlan) -> tuple[dict[str, Any], ParityRow | None]:
@@ -161,8 +167,10 @@ def _engine(job: Job, plan: EnginePlan) -> tuple[dict[str, Any], ParityRow | Non
 def _dialect(job: Job, plan: EnginePlan, folder: Path) -> dialects.Dialect:
     """The graph that becomes the engine, and what it is told about it."""
     word = job.precision[plan.stage]
+    if plan.graph.stage == "select":  # at most the projector's products; what it picks by must not lose digits
+        word = job.bundle.manifest.recipe.get("dtype", "fp32")
     sets = [] if job.inputs is None else job.inputs.sets(plan.stage, plan.name)
-    made = dialects.make(job.bundle, plan.graph, plan.name, word, sets, folder)
+    made = dialects.make(job.bundle, plan.graph, plan.name, word, sets, folder, forms.find(job.target.dialect))
     if made.row is not None:
         facts = made.facts
         told = [f"{made.row.measure} {made.row.value:.2g}", f"left in fp32, beyond fp16: {len(facts['fp32'])} node(s)"]

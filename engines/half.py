@@ -21,7 +21,9 @@ from edgeprune.engines.graph_view import attribute
 from edgeprune.engines.weightless import value_types
 
 LARGEST = float(np.finfo(np.float16).max)
-_NORMS = frozenset({"LayerNormalization", "Pow", "ReduceMean", "Sqrt", "ReduceL2", "ReduceSum", "CumSum"})
+_NORMS = frozenset(
+    {"LayerNormalization", "RMSNormalization", "Pow", "ReduceMean", "Sqrt", "ReduceL2", "ReduceSum", "CumSum"}
+)
 _FED_IN_FP32 = frozenset({"Softmax", "Cos", "Sin"})
 _SUBGRAPHS = frozenset({"Scan", "Loop", "If"})
 _PRODUCTS = frozenset({"MatMul", "Gemm", "Conv"})

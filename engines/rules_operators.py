@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from onnx import TensorProto
+
 from edgeprune.engines.graph_view import GraphView, attribute
 from edgeprune.engines.rules import EVERY, ONNXRUNTIME, TENSORRT, Hit, label, rule
 from edgeprune.engines.targets import Target
@@ -75,6 +77,21 @@ def attention_outputs(view: GraphView, target: Target) -> Iterator[Hit]:
     for node, _ in view.walk():
         if node.op_type == "Attention" and node.domain in _STANDARD and any(node.output[1:]):
             yield label(node), "Attention with more outputs than the first"
+
+
+@rule("attention-type", TENSORRT, "Write attention in fp32 in operators of opset 20, as the dialects do.")
+def attention_type(view: GraphView, target: Target) -> Iterator[Hit]:
+    """TensorRT-RTX 1.7 parses it and ends the build: no kernel, and the node may not be taken apart."""
+    for node, scope in view.walk():
+        if node.op_type == "Attention" and node.domain in _STANDARD and scope.dtype(node.input[0]) == TensorProto.FLOAT:
+            yield label(node), "Attention in fp32 has no kernel"
+
+
+@rule("attention-softmax-precision", TENSORRT, "Leave the attribute out.")
+def attention_softmax_precision(view: GraphView, target: Target) -> Iterator[Hit]:
+    for node, _ in view.walk():
+        if node.op_type == "Attention" and attribute(node, "softmax_precision") is not None:
+            yield label(node), "Attention with a softmax_precision"
 
 
 @rule("attention-int8", ONNXRUNTIME, "Write attention in operators of opset 20, as the canonical graphs do.")

@@ -1,6 +1,7 @@
 """Bounds of every free dimension of a bundle's graphs, from its manifest.
 
-Shape letters: B views, K kept tokens, L prompt tokens, T new positions, P<layer> cached positions, S = P + T.
+Shape letters: B views, K kept tokens, L prompt tokens, M tokens of the question that a method reads, T new positions,
+P<layer> cached positions, S = P + T.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from edgeprune.manifest import Manifest
 
 #: prompt text around the visual tokens that engines are tuned for; other lengths run too.
 USUAL_TEXT_TOKENS = 64
+#: tokens of a question, without template, that engines are tuned for.
+USUAL_QUESTION_TOKENS = 16
 #: libedgeprune encodes one view at a time and decodes one conversation.
 BATCH = 1
 
@@ -50,6 +53,7 @@ def spans(manifest: Manifest) -> dict[str, Span]:
         "B": Span(BATCH, BATCH, BATCH),
         "K": kept,
         "L": Span(1, usual, context),
+        "M": Span(1, min(USUAL_QUESTION_TOKENS, context), context),
         "T": Span(1, usual, context),
         "P": Span(0, 0, context),
         "S": Span(1, usual, context),

@@ -36,6 +36,8 @@ class Target:
         newer_ops: operators known to be read there that the oldest supported TensorRT lacks.
         precisions: what the target computes in.
         builds: those that `edgeprune build` makes today.
+        dialect: the operators that its graphs are made of: canonical for onnxruntime; opset20, trt or plain (canonical,
+            and any opset that the target reads) for engines, see passes/forms.py.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Target:
     tensorrt: tuple[str, ...] = ()
     jetpack: tuple[str, ...] = ()
     newer_ops: tuple[str, ...] = ()
+    dialect: str = "canonical"
 
     @property
     def slug(self) -> str:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeprune.export.graphs import LetterboxedVisionGraph, VisionGraph, visual_tokens
+from edgeprune.export.part import add_pruning_part
 from edgeprune.export.trace import Axis, Interface
 from edgeprune.pruning.base import Signal, VisualFeatures
 
@@ -55,7 +56,7 @@ class EncodeGraph(VisionGraph):
         assert tokens is not None
         passed = [tokens, *(signals[signal] for signal in self.link.signals)]
         if self.link.scores:
-            scores = self.method.signal(self.features(signals, tokens, pixel_values, None))
+            scores = self.pruning(self.method.signal, self.features(signals, tokens, pixel_values, None))
             assert scores is not None
             passed.append(scores)
         return tuple(passed)
@@ -70,6 +71,7 @@ class SelectGraph(nn.Module):
         super().__init__()
         self.method, self.link, self.static_keep = whole.method, link_of(whole), whole.static_keep
         self.padded = isinstance(whole, LetterboxedVisionGraph)
+        self.pruning = add_pruning_part(self)
         self.grid = whole.vision_tower.spec.grid
         if not whole.projects_all():
             self.multi_modal_projector = whole.multi_modal_projector
@@ -95,10 +97,10 @@ class SelectGraph(nn.Module):
         text = given.get("text_embeds"), given.get("text_mask")
         pad_mask = given["pad_mask"] > 0.5 if self.padded else None
         features = VisualFeatures(tokens, signals, self.grid, constants, tokens, pad_mask, *text)
-        scores = given["scores"] if self.link.scores else self.method.signal(features)
+        scores = given["scores"] if self.link.scores else self.pruning(self.method.signal, features)
         slots = given["keep_slots"] if self.static_keep is None else cast(Tensor, self.static_slots)
-        keep_idx = self.method.select(scores, slots, features)
-        kept = self.method.recycle(tokens, keep_idx, features)
+        keep_idx = self.pruning(self.method.select, scores, slots, features)
+        kept = self.pruning(self.method.recycle, tokens, keep_idx, features)
         embeds = self.multi_modal_projector(kept) if hasattr(self, "multi_modal_projector") else kept
         return (embeds, keep_idx) if self.link.scores or scores is None else (embeds, keep_idx, scores)
 

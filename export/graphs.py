@@ -18,6 +18,7 @@ from edgeprune.export.models.layers import Linear, Table, TableRows
 from edgeprune.export.models.llama import Llama
 from edgeprune.export.models.projector import Projector
 from edgeprune.export.models.vit import Block, Vit, VitSpec
+from edgeprune.export.part import add_pruning_part
 from edgeprune.export.passes.repeat import Run
 from edgeprune.export.thinning import thin_through
 from edgeprune.pruning.base import OUTPUT_KINDS, PruningMethod, Signal, VisualFeatures, output_signal, visual_part
@@ -103,6 +104,7 @@ class VisionGraph(nn.Module):
         super().__init__()
         self.vision_tower = tower
         self.background = background
+        self.pruning = add_pruning_part(self)
         self.multi_modal_projector = projector
         self.method = method
         self.path = path
@@ -138,7 +140,7 @@ class VisionGraph(nn.Module):
         """-> kept tokens (B,K,C), projected ones (B,K,D) if `projects_all`, keep_idx (B,K), scores (B,N) or None."""
         if isinstance(self.method, InEncoder):
             return (*self.thin_through(self.method, pixels), None)
-        given = {} if self.background is None else self.background.before(self.method.needs, pixels)
+        given = {} if self.background is None else self.pruning(self.background.before, self.method.needs, pixels)
         return self.through_blocks(self.vision_tower.embed(pixels), pixels, given, slots, pad_mask)
 
     def through_blocks(
@@ -147,18 +149,18 @@ class VisionGraph(nn.Module):
         """`encode` from the embeddings (B,S,C) on; `given`: signals that are known already."""
         tokens, signals, waiting = self.see(x, given)
         if waiting is not None:
-            keep_idx, scores = self.choose(self.features(signals, None, pixels, pad_mask), slots)
+            keep_idx, scores = self.pruning(self.choose, self.features(signals, None, pixels, pad_mask), slots)
             return self.kept_rows(*waiting, keep_idx), keep_idx, scores
         assert tokens is not None
         features = self.features(signals, tokens, pixels, pad_mask)
-        keep_idx, scores = self.choose(features, slots)
-        return self.method.recycle(tokens, keep_idx, features), keep_idx, scores
+        keep_idx, scores = self.pruning(self.choose, features, slots)
+        return self.pruning(self.method.recycle, tokens, keep_idx, features), keep_idx, scores
 
     def see(self, x: Tensor, given: dict[Signal, Tensor]) -> tuple[Tensor | None, dict[Signal, Tensor], Waiting | None]:
         """From the embeddings (B,S,C) -> tokens (B,N,C), projected ones (B,N,D) if `projects_all`, and signals; or,
         where the last block waits for the keep set, no tokens and what `kept_rows` takes."""
         path = self.path
-        signals = {**given, **self.outputs_of(-1, x)}
+        signals = {**given, **self.pruning(self.outputs_of, -1, x)}
         tokens = x[:, path.first_token :] if path.feature_block < 0 else None
         for index, block in self.vision_tower.items():
             last = index == path.blocks - 1
@@ -167,13 +169,13 @@ class VisionGraph(nn.Module):
             else:
                 normed = block.norm1(x)
                 keys = block.keys(normed)
-                signals.update(self.signals_of(index, block, normed, keys))
+                signals.update(self.pruning(self.signals_of, index, block, normed, keys))
                 if last and index == path.feature_block and self.prunes_inside():
                     return None, signals, (block, x, normed, keys)
                 if last and not path.whole_last_block:
                     break
                 x = block.finish(x, normed, keys, block.values(normed))
-                signals.update(self.outputs_of(index, x))
+                signals.update(self.pruning(self.outputs_of, index, x))
             tokens = x[:, path.first_token :] if index == path.feature_block else tokens
         assert tokens is not None
         return self.multi_modal_projector(tokens) if self.projects_all() else tokens, signals, None
@@ -182,7 +184,8 @@ class VisionGraph(nn.Module):
         """-> tokens (B,K,C) and keep_idx (B,K) of a method that prunes in the blocks."""
         iota = cast(Tensor, self.constant_iota)
         kept = self.schedule[-1]
-        return thin_through(self.vision_tower, method, pixels, iota, kept, lambda view, _: self.schedule[view.block])
+        counts = (lambda view, _: self.schedule[view.block], self.pruning)
+        return thin_through(self.vision_tower, method, pixels, iota, kept, *counts)
 
     def unread(self) -> tuple[str, ...]:
         """Prefixes of parameters that no output depends on: a last block that only scores needs keys, and queries."""
@@ -239,7 +242,8 @@ class VisionGraph(nn.Module):
             rows = slice(self.path.first_token, None)
             return block.finish(x[:, rows], normed[:, rows], keys, values)
         index = keep_idx + self.path.first_token
-        return block.finish(gather_tokens(x, index), gather_tokens(normed, index), keys, values)
+        kept, normed = (self.pruning(gather_tokens, every, index) for every in (x, normed))
+        return block.finish(kept, normed, keys, values)
 
 
 def is_sensitivity(signal: Signal) -> bool:

@@ -46,15 +46,16 @@ class StagedVisionGraph(VisionGraph):
         self, pixels: Tensor, slots: Tensor, pad_mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         assert self.background is not None
-        logits = self.background.before((FOREGROUND,), pixels)[FOREGROUND]
+        logits = self.pruning(self.background.before, (FOREGROUND,), pixels)[FOREGROUND]
         entering = slots if self.stage_slots is None else cast(Tensor, self.stage_slots)
-        places = raster_top_k(logits, entering, cast(Tensor, self.grid_iota), pad_mask)
+        places = self.pruning(raster_top_k, logits, entering, cast(Tensor, self.grid_iota), pad_mask)
         given = {FOREGROUND: torch.gather(logits, 1, places)}
-        x = rows_of(self.vision_tower.embed(pixels), places)
+        x = self.pruning(rows_of, self.vision_tower.embed(pixels), places)
         # gathered as numbers: TensorRT gathers no truth values
         among = None if pad_mask is None else torch.gather(pad_mask.float(), 1, places) > 0.5
         tokens, keep_idx, scores = self.through_blocks(x, pixels, given, slots, among)
-        return tokens, self.original(keep_idx, places), self.scores_of(scores, logits, places)
+        found = self.pruning(self.original, keep_idx, places), self.pruning(self.scores_of, scores, logits, places)
+        return tokens, *found
 
     def scores_of(self, scores: Tensor | None, logits: Tensor, places: Tensor) -> Tensor | None:
         """(B,N): the logits, known of every patch, where they decide; else the survivors' scores, spread."""

@@ -15,6 +15,7 @@ import torch
 import torch._dynamo
 from torch import nn
 
+from edgeprune.export.passes.mark import mark
 from edgeprune.export.passes.optimise import optimise
 from edgeprune.export.passes.repeat import Run, repeat
 from edgeprune.export.passes.strip import strip
@@ -76,6 +77,7 @@ def trace(
     model: ir.Model = made.model  # type: ignore[union-attr]
     _name(model.graph, interface)
     optimise(model, weights)
+    mark(model.graph)
     _rename_weights(model.graph, weights, canonical)
     for run in interface.runs:
         repeat(model, run)

@@ -45,6 +45,7 @@ class ModelOptions(ctypes.Structure):
         ("reserved", c_int32),
         ("map_weights", c_int32),
         ("reserved_2", c_int32),
+        ("profile_prefix", c_char_p),
     )
 
 

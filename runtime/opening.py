@@ -32,6 +32,8 @@ class Resources:
         memory_limit_bytes: a bundle that needs more (`describe_bundle`) is refused before anything is loaded; no cap
             while it runs.
         context_tokens: a smaller context than the bundle's, to need less memory.
+        profile_prefix: onnxruntime times every node, and when the model is closed its trace of each graph is written to
+            a file whose path begins so, followed by the graph's name. Runs are slower.
     """
 
     threads: int = 0
@@ -40,6 +42,7 @@ class Resources:
     map_weights: bool = False
     memory_limit_bytes: int | None = None
     context_tokens: int | None = None
+    profile_prefix: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         for name in ("memory_limit_bytes", "context_tokens"):
@@ -61,6 +64,7 @@ class Resources:
             cores=cores.encode() or None,
             no_spinning=not self.spinning,
             map_weights=self.map_weights,
+            profile_prefix=None if self.profile_prefix is None else path_bytes(self.profile_prefix),
         )
         return options
 

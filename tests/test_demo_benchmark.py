@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from edgeprune.measure.dataset import read_jsonl
+from edgeprune.pruning.registry import method_names
 
 REPO = pathlib.Path(__file__).resolve().parent.parent
 
@@ -31,6 +32,8 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Any:
             "wording",
             "photographs",
             "retention",
+            "bundles",
+            "joined",
             "retention_table",
         ):
             del sys.modules[name]
@@ -87,7 +90,7 @@ def report() -> dict[str, Any]:
         for first, gap, p in (("good", 0.4, 0.001), ("bad", -0.5, 0.03))
     ]
     return {
-        "bundle": "b", "onnxruntime": "1.2", "partial": True, "answered": 20,
+        "bundle": "b", "variant": None, "onnxruntime": "1.2", "partial": True, "answered": 20,
         "notes": ["x@1 is left out"], "cases": cases, "tests": tests,
         "random": [{"keep": 0.1, **spread, "by": {"category": {"what": spread}, "size": {"small": spread}}}],
         "results": rows,
@@ -138,7 +141,68 @@ def test_raw_answers_and_page_are_written(load: Any, tmp_path: pathlib.Path, mon
     assert len(content["ids"]) == 20
 
 
-def test_every_method_without_a_question_is_asked(load: Any) -> None:
-    names = load("retention").methods()
-    assert {"none", "fastervlm", "divprune", "stride"} <= set(names)
-    assert names[-1] == "random"
+def half(name: str, cases: dict[str, list[float]]) -> dict[str, Any]:
+    """A report of `eval` whose cases answered questions 0, 1, ... about one picture with these scores."""
+    rows = [
+        {"case": f"{method}@0.1", "method": method, "keep": 0.1, "kept_tokens": 26, "visual_tokens": 256}
+        for method in cases
+    ]
+    results = [
+        {
+            "case": f"{method}@0.1",
+            "id": str(place + 1),
+            "text": "x",
+            "read": "x",
+            "score": score,
+            "finish_reason": "eos",
+        }
+        for method, scores in cases.items()
+        for place, score in enumerate(scores)
+    ]
+    notes = ["tome@0.1 is left out: it always keeps 64 of 256 tokens", "aim-merge@0.1 is left out: 26 of 256"]
+    return {
+        "bundle": name, "bundle_sha256": name * 2, "variant": "v", "onnxruntime": "1.2", "max_new_tokens": 12,
+        "work_file": None, "partial": False, "answered": 3, "notes": notes, "cases": rows, "random": [],
+        "losses": [], "tests": [], "results": results,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def three_questions(tmp_path: pathlib.Path) -> Any:
+    (tmp_path / "a.png").touch()
+    lines = [json.dumps({"question": "what?", "answer": "x", "image": "a.png"}) for _ in range(3)]
+    (tmp_path / "data.jsonl").write_text("\n".join(lines))
+    return read_jsonl(tmp_path / "data.jsonl")
+
+
+def test_reports_of_several_bundles_become_one(load: Any, three_questions: Any) -> None:
+    first = half("a", {"fastervlm": [1, 1, 0], "random": [0, 0, 0]})
+    second = half("b", {"tome": [0, 1, 1]})
+    found = load("joined").joined([first, second], three_questions, ["category"])
+    assert (found["answered"], found["partial"], found["bundles"]) == (3, False, {"a": "aa", "b": "bb"})
+    assert {case["case"]: case["score"] for case in found["cases"]} == {
+        "fastervlm@0.1": pytest.approx(2 / 3), "random@0.1": 0, "tome@0.1": pytest.approx(2 / 3),
+    }  # fmt: skip
+    # methods of different bundles are compared question by question
+    pairs = {(row["first"], row["second"]): row["difference"] for row in found["tests"]}
+    assert pairs[("fastervlm", "tome")] == 0
+    assert pairs[("random", "tome")] == pytest.approx(-2 / 3)
+    # what another bundle served is not missing
+    assert found["notes"] == ["aim-merge@0.1 is left out: 26 of 256"]
+
+
+def test_reports_of_different_runs_are_not_joined(load: Any, three_questions: Any) -> None:
+    first, second = (half(name, {name: [1, 1, 1]}) for name in "ab")
+    with pytest.raises(SystemExit, match="different runs"):
+        load("joined").joined([first, {**second, "max_new_tokens": 16}], three_questions, ["category"])
+
+
+def test_every_method_is_asked_at_every_keep_it_serves(load: Any) -> None:
+    module = load("bundles")
+    shared, *others = module.parts()
+    asked = set(shared.methods.split(","))
+    assert asked == set(method_names())
+    fixed = {part.keep: set(part.methods.split(",")) for part in others if part.name.startswith("fixed")}
+    assert set(fixed) == set(module.KEEPS) - {1, shared.keep}
+    assert all(methods == {"tome", "flowcut"} for methods in fixed.values())
+    assert len(set(shared.specs)) == len(shared.specs) == len(method_names()) - 1 + 5

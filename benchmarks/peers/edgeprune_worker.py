@@ -59,13 +59,22 @@ class LongCache:
         return {"edgeprune_decode_2000": answer.timings.tpot_ms, "edgeprune_long_tokens": float(answer.kv_tokens)}
 
 
-def background(model: Model) -> dict[str, float]:
-    """The vision stage with half of the patches left out before the encoder, scorer included."""
-    method = next(name for name in model.describe()["methods"] if name.startswith(BACKGROUND))
-    answer = model.ask(
+def background(model: Model, method: str) -> dict[str, float]:
+    """Half of the patches left out before the encoder, scorer included; then the same keep, method and question."""
+    times = model.ask(
         protocol.picture(), protocol.QUESTION, keep=protocol.KEEP, method=method, max_new_tokens=1, ignore_eos=True
-    )
-    return {"edgeprune_vision_background": answer.timings.vision_ms}
+    ).timings
+    return {"edgeprune_vision_background": times.vision_ms, "edgeprune_ttft_background": times.ttft_ms}
+
+
+def background_method(model: Model) -> str | None:
+    """The bundle's method with that stage, None: it has none."""
+    return next((name for name in model.describe()["methods"] if name.startswith(BACKGROUND)), None)
+
+
+def described_notes(folder: str) -> list[str]:
+    """What the export said about the bundle, such as that a scorer's weights are random."""
+    return list(Bundle.open(folder, verify="sizes").manifest.notes)
 
 
 def memory(folder: str, variant: str) -> dict[str, float]:
@@ -94,14 +103,18 @@ def main() -> None:
     with open_model(folder, variant) as model:
         long = LongCache(model)
         cases: protocol.Cases = {"answers": lambda: answers(model), "long": long.decode}
-        if any(name.startswith(BACKGROUND) for name in model.describe()["methods"]):
-            cases["background"] = lambda: background(model)
+        staged = background_method(model)
+        if staged is not None:
+            cases["background"] = lambda: background(model, staged)
         described = model.describe()
         facts = {
             "edgeprune": edgeprune.__version__,
             "onnxruntime": described["onnxruntime"]["version"],
             "variant": variant,
             "bundle": pathlib.Path(folder).name,
+            "method": described["default_method"],
+            "background_method": staged,
+            "notes": described_notes(folder),
         }
         protocol.serve(facts, cases)
 

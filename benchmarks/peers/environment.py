@@ -9,6 +9,8 @@ import sys
 from dataclasses import dataclass
 
 from benchmarks import sharded_checkpoint
+from benchmarks.peers import random_scorer
+from edgeprune.bundle import Bundle
 from edgeprune.export.checkpoint import resolve
 from edgeprune.recipe import ExportRecipe
 
@@ -40,9 +42,8 @@ def prepare(folder: pathlib.Path, variant: str, prune: tuple[str, ...]) -> Prepa
     )
     if not (made.checkpoint / "processor_config.json").is_file():
         _checkpoint(made.checkpoint)
-    if not made.bundle.is_dir():
-        wanted = [part for name in prune for part in ("--prune", name)]
-        _run(*EDGEPRUNE, "export", "--model", str(made.checkpoint), "--keep", "0.1", *wanted, "-o", str(made.bundle))
+    if not serves(made.bundle, prune):
+        _export(made, prune)
     if variant != "own" and not (made.bundle / "variants" / variant).is_dir():
         target, _, precision = variant.partition("-")
         _run(*EDGEPRUNE, "build", str(made.bundle), "--target", target, "--precision", precision)
@@ -51,6 +52,25 @@ def prepare(folder: pathlib.Path, variant: str, prune: tuple[str, ...]) -> Prepa
     if not made.openvino_model.is_dir():
         _convert(made)
     return made
+
+
+def serves(bundle: pathlib.Path, prune: tuple[str, ...]) -> bool:
+    """The bundle is there and was exported with these methods; else it is exported anew."""
+    if not bundle.is_dir():
+        return False
+    asked = Bundle.open(bundle, verify="sizes").manifest.recipe["prune"]
+    return set(prune) <= set(asked)
+
+
+def _export(made: Prepared, prune: tuple[str, ...]) -> None:
+    wanted = [part for name in prune for part in ("--prune", name)]
+    if any(name.startswith("background") for name in prune):
+        config = json.loads((made.checkpoint / "config.json").read_text(encoding="utf-8"))["vision_config"]
+        side = config["image_size"] // config["patch_size"]
+        scorer = random_scorer.write(made.bundle.with_name("scorer.safetensors"), (side, side), config["patch_size"])
+        wanted += ["--background-weights", str(scorer)]
+    _run(*EDGEPRUNE, "export", "--model", str(made.checkpoint), "--keep", "0.1", *wanted, "--force", "-o",
+         str(made.bundle))  # fmt: skip
 
 
 def _checkpoint(folder: pathlib.Path) -> None:

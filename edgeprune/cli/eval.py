@@ -33,12 +33,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DATA",
         help="JSONL: question, answer or answers, image, ... per line; or a directory",
     )
-    add("--format", metavar="NAME", help="DATA is the directory of a benchmark: pope, textvqa, gqa, mme, scienceqa")
-    add("--split", metavar="NAME", help="with --format: one of its splits (the usual one)")
+    add_data_options(parser)
     add("--keep", type=value(keeps), metavar="R,...", help="keep ratios K/N (the bundle's default)")
     add("--methods", "--prune", "--method", type=value(names), dest="methods", metavar="NAME,...",
         help="pruning methods (the bundle's default); several: all seeds of `random` are added")  # fmt: skip
     add("--text-only", action="store_true", help="also ask every question without its picture")
+    add("--max-new-tokens", type=value(positive), default=16, metavar="N", help="most tokens of an answer (16)")
+    add("--variant", metavar="V", help="a built variant (the bundle's own graphs)")
+    add("--threads", type=value(positive), default=0, metavar="N", help="inside one graph run (onnxruntime's choice)")
+    add("--resume", type=Path, metavar="FILE",
+        help="the work file: what it holds is not asked again (FILE.work of --json FILE)")  # fmt: skip
+    add_no_verify(parser)
+    add_json(parser)
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """How DATA is read, as `read_data` takes it."""
+    add = parser.add_argument
+    add("--format", metavar="NAME", help="DATA is the directory of a benchmark: pope, textvqa, gqa, mme, scienceqa")
+    add("--split", metavar="NAME", help="with --format: one of its splits (the usual one)")
     add(
         "--metric",
         metavar="NAME",
@@ -51,14 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="fields of the items to break scores down by (category,size)",
     )
     add("--suffix", type=value(question), metavar="TEXT", help="put on a new line behind every question")
-    add("--max-new-tokens", type=value(positive), default=16, metavar="N", help="most tokens of an answer (16)")
     add("--limit", type=value(positive), metavar="N", help="only the first N items")
-    add("--variant", metavar="V", help="a built variant (the bundle's own graphs)")
-    add("--threads", type=value(positive), default=0, metavar="N", help="inside one graph run (onnxruntime's choice)")
-    add("--resume", type=Path, metavar="FILE",
-        help="the work file: what it holds is not asked again (FILE.work of --json FILE)")  # fmt: skip
-    add_no_verify(parser)
-    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from edgeprune import __version__
-from edgeprune.cli import build, check, doctor, eval, export, profile, run, show
+from edgeprune.cli import build, check, doctor, eval, export, profile, run, show, sweep
 from edgeprune.cli import list as list_verb
 from edgeprune.cli.arguments import Parser, UsageError
 from edgeprune.errors import EdgepruneError, UserError
 
 BUG, INTERRUPTED, READER_GONE = 70, 130, 141
-VERBS = (export, build, run, profile, eval, check, show, list_verb, doctor)
+VERBS = (export, build, run, profile, eval, sweep, check, show, list_verb, doctor)
 #: errors of the disk or of the place written to: the user's to fix wherever they arise.
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 from edgeprune import __version__
 from edgeprune.cli.arguments import add_json, add_no_verify, keeps, names, number, positive, question, value
 from edgeprune.cli.output import mib, table, write_json
+from edgeprune.errors import UserError
 
 if TYPE_CHECKING:
+    from edgeprune.manifest import Manifest
     from edgeprune.measure.profile import Case, Question
     from edgeprune.measure.target import Target
     from edgeprune.runtime.session import Model
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 #: what --variant calls the bundle's own graphs.
 OWN = "own"
+#: nodes that --layers shows of each graph.
+LAYERS = 10
 INTERRUPTED = 130
 
 
@@ -45,6 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-new-tokens", type=value(positive), default=16, metavar="N", help="tokens of every answer (16)")
     add("--target-ms", type=value(number(0, math.inf)), metavar="X",
         help="find the largest keep with a TTFT (p90) of at most X on this machine")  # fmt: skip
+    add("--layers", type=value(positive), nargs="?", const=LAYERS, default=0, metavar="N",
+        help=f"the N slowest nodes of every graph, from the runtime's own profiler ({LAYERS})")  # fmt: skip
+    add("--no-trace", action="store_true",
+        help="leave out the profiled answers behind the trials: no operations, no pruner's share")  # fmt: skip
     add_no_verify(parser)
     add_json(parser)
 
@@ -53,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
     from edgeprune.bundle import Bundle
     from edgeprune.measure.profile import Question, choose_cases, generated_picture
 
+    if args.layers and args.no_trace:
+        raise UserError("--layers needs the traced answers that --no-trace leaves out; ask for one of them.")
     bundle = Bundle.open(args.bundle, verify="sizes" if args.no_verify else "full")
     variants = [None if name == OWN else name for name in dict.fromkeys(args.variant)]
     cases = choose_cases(bundle.manifest, variants, args.methods, args.keep)
@@ -62,6 +72,9 @@ def run(args: argparse.Namespace) -> int:
         # the files of the bundle have been compared above
         models: Models = {name: stack.enter_context(_open(args, name)) for name in variants}
         report = profile(models, cases, asked, args)
+    # a model that is traced has the machine for itself: those of the trials are closed
+    if not (report["partial"] or args.no_trace):
+        trace(report, bundle.manifest, cases, asked, args)
     if args.json is not None:
         write_json(report, args.json)
     if args.json != "-":
@@ -69,14 +82,14 @@ def run(args: argparse.Namespace) -> int:
     return INTERRUPTED if report["partial"] else 0
 
 
-def _open(args: argparse.Namespace, variant: str | None) -> Model:
+def _open(args: argparse.Namespace, variant: str | None, profile_prefix: str | None = None) -> Model:
     from edgeprune.runtime.session import Model
 
     if variant is not None and not args.no_verify:
         from edgeprune.bundle import Bundle
 
         Bundle.open(args.bundle, verify="sizes").variant(variant)
-    return Model.open(args.bundle, variant=variant, verify="sizes")
+    return Model.open(args.bundle, variant=variant, verify="sizes", profile_prefix=profile_prefix)
 
 
 def profile(models: Models, cases: Sequence[Case], asked: Question, args: argparse.Namespace) -> dict[str, Any]:
@@ -105,6 +118,21 @@ def profile(models: Models, cases: Sequence[Case], asked: Question, args: argpar
         "partial": partial,
         "target": [target.to_dict() for target in targets],
     }
+
+
+def trace(
+    report: dict[str, Any], manifest: Manifest, cases: Sequence[Case], asked: Question, args: argparse.Namespace
+) -> None:
+    """Adds operations, the pruner's share and the slowest nodes to a report; Ctrl-C ends it and marks it partial."""
+    from edgeprune.measure.profile_report import add_traces
+    from edgeprune.measure.traced import Traced, trace_cases
+
+    found: dict[Case, Traced] = {}
+    try:
+        trace_cases(lambda variant, prefix: _open(args, variant, prefix), manifest, cases, asked, found)
+    except KeyboardInterrupt:
+        report["partial"] = True
+    add_traces(report, cases, found, args.layers)
 
 
 def find_targets(models: Models, cases: Sequence[Case], asked: Question, args: argparse.Namespace) -> list[Target]:
@@ -141,12 +169,29 @@ def summary(report: dict[str, Any]) -> str:
         "",
         table(rows(report["cases"])),
         "",
+        *traced_lines(report["cases"]),
         f"peak RSS of the process: {'not readable' if peak is None else mib(peak)}",
         *(entry["statement"] for entry in (*report["break_even"], *report["target"])),
     ]
     if report["partial"]:
         lines.append("interrupted: these results are partial")
     return "\n".join(lines)
+
+
+def traced_lines(cases: Sequence[dict[str, Any]]) -> list[str]:
+    """What the traced answers told, each table with an empty line behind it; nothing when there were none."""
+    from edgeprune.measure.profile_report import layer_rows, traced_rows
+
+    traced = [case for case in cases if case["flops"] is not None]
+    if not traced:
+        return []
+    reasons = dict.fromkeys(case["pruner"]["reason"] for case in traced if case["pruner"]["reason"])
+    lines = [table(traced_rows(traced)), *reasons, ""]
+    for case in traced:
+        name = f"{case['variant'] or OWN} {case['method']} keep {case['keep']:g}"
+        for graph, nodes in (case["layers"] or {}).items():
+            lines += [f"{name}, {graph}", table(layer_rows(nodes)), ""]
+    return lines
 
 
 def _progress() -> Callable[[int, int], None]:

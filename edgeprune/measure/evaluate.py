@@ -130,10 +130,11 @@ def _encode(session: Session, case: Case, item: Item, asked: str | None) -> tupl
     """
     try:
         image = session.add_image(str(item.image), keep=case.keep, method=case.method)
+        if asked is not None:
+            session.generate(asked, max_new_tokens=1)
     except UserError as error:
         raise UserError(f"{item.where}: {error}") from error
     if asked is not None:
-        session.generate(asked, max_new_tokens=1)
         kept = session.kept_tokens(image)
         made_of = f"{case.method} {case.keep} ".encode() + Path(str(item.image)).read_bytes()
         return hashlib.sha256(made_of).hexdigest(), kept.kept, kept.visual_tokens

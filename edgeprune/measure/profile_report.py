@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgeprune import machine
 from edgeprune.measure.breakeven import break_evens
 from edgeprune.measure.profile import Case, Measured, Trial
+from edgeprune.measure.traced import Traced
 from edgeprune.timings import Summary, summarize
 
 #: name in the report -> field of StageTimings, in the order in which the work is done; then parts of stages.
@@ -21,7 +22,8 @@ TABLE_STAGES = tuple(name for name in STAGES if name not in ("decode_image", "se
 
 
 def report(measured: Measured) -> dict[str, Any]:
-    """{"partial", "machine", "peak_rss_bytes", "cases", "break_even"}; a case without a trial has null summaries.
+    """{"partial", "machine", "peak_rss_bytes", "cases", "break_even"}; a case without a trial has null summaries, and
+    what `add_traces` fills in is null until then.
 
     The peak is that of the process, with every model of the run opened; interleaved cases have none of their own.
     """
@@ -50,9 +52,20 @@ def _case(case: Case, trials: Sequence[Trial]) -> dict[str, Any]:
         "new_tokens": answer and answer.timings.new_tokens,
         "kv_tokens": answer and answer.kv_tokens,
         "kv_bytes": answer and answer.timings.kv_bytes,
+        "flops": None,
+        "pruner": None,
+        "layers": None,
         "stages_ms": {name: _stage(trials, field) for name, field in STAGES.items()},
         "trials": [_trial(trial) for trial in trials],
     }
+
+
+def add_traces(report: dict[str, Any], cases: Sequence[Case], traced: Mapping[Case, Traced], layers: int) -> None:
+    """Fills in "flops" and "pruner" of the cases that were traced; "layers", too, where a number of nodes is given."""
+    for case, row in zip(cases, report["cases"], strict=True):
+        if case in traced:
+            row |= traced[case].to_dict()
+            row["layers"] = traced[case].layers(layers) if layers else None
 
 
 def _stage(trials: Sequence[Trial], field: str) -> dict[str, float] | None:
@@ -87,6 +100,33 @@ def _row(case: dict[str, Any]) -> list[str]:
     first = [_ms(stages["ttft"][name]) for name in ("p50", "p90", "p99", "stdev")]
     last = [_ms(stages[name]["p50"]) for name in ("tpot", "total")]
     return [*begin, *medians, *first, *last, f"{case['kv_bytes'] / 1024:.0f}", str(len(case["trials"]))]
+
+
+def traced_rows(cases: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """A header, then per traced case the operations of each stage and the pruner's share of the vision stage."""
+    head = ["variant", "method", "keep", "K/N", "prompt", "vision GFLOP", "prefill GFLOP", "step GFLOP"]
+    head += ["pruner ms", "of vision"]
+    return [head, *(_traced_row(case) for case in cases if case["flops"] is not None)]
+
+
+def _traced_row(case: dict[str, Any]) -> list[str]:
+    counted = [f"{case['flops'][stage] / 1e9:.3g}" for stage in ("vision", "prefill", "decode_step")]
+    pruner = case["pruner"]
+    share = ["-", "-"] if pruner["ms"] is None else [f"{pruner['ms']:.3g}", f"{pruner['share']:.1%}"]
+    tokens = ["-", "-"]
+    if case["trials"]:
+        tokens = [f"{case['kept_tokens']}/{case['visual_tokens']}", str(case["prompt_tokens"])]
+    return [case["variant"] or "-", case["method"], f"{case['keep']:g}", *tokens, *counted, *share]
+
+
+def layer_rows(nodes: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """The slowest nodes of a graph; the pruner's are marked with a star."""
+    head = ["node", "operator", "ms", "share", "calls"]
+    return [head, *(
+        [("* " if node["pruner"] else "") + node["name"], node["op"], f"{node['ms']:.3g}", f"{node['share']:.1%}",
+         f"{node['calls']:g}"]
+        for node in nodes
+    )]  # fmt: skip
 
 
 def _ms(value: float) -> str:

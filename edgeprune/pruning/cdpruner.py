@@ -12,7 +12,9 @@ from torch import Tensor
 from edgeprune.errors import PruningError
 from edgeprune.pruning.base import PruningMethod, VisualFeatures
 from edgeprune.pruning.dpp import greedy_determinant
+from edgeprune.pruning.greedy import range_outside
 from edgeprune.pruning.parameters import require_between, require_choice
+from edgeprune.pruning.question import likeness_to_question
 
 PRESETS: Final = ("llm", "openvino-split")
 
@@ -55,29 +57,21 @@ class CDPruner(PruningMethod):
         return range(self.parts, n + 1, self.parts)
 
     def constants(self, n: int) -> dict[str, Tensor]:
-        return {"iota": torch.arange(n // self.parts, dtype=torch.int64)}
+        """`iota` (N/parts,) of one run, and the `starts` (parts,1) of the runs, int64."""
+        size = n // self.parts
+        return {"iota": torch.arange(size), "starts": torch.arange(0, n, size).unsqueeze(1)}
 
     def signal(self, features: VisualFeatures) -> Tensor:
         """(B,N) float32 weighted relevance, at least 1."""
-        assert features.tokens is not None
-        assert features.text_embeds is not None
-        assert features.text_mask is not None
-        mask = features.text_mask.unsqueeze(2)
-        words = unit(features.text_embeds.float().masked_fill(mask == 0, 0.0)) * mask
-        question = words.sum(1) / mask.sum(1)
-        mean = torch.matmul(unit(features.tokens.float()), question.unsqueeze(2)).squeeze(2)
-        mean = mean.reshape(-1, mean.shape[1] // self.parts)
-        low, high = mean.amin(1, keepdim=True), mean.amax(1, keepdim=True)
-        if features.pad_mask is not None:
-            # the scale is the picture's; 2 and -2 lie beyond every cosine
-            pad = features.pad_mask.reshape(mean.shape)
-            low, high = (mean.masked_fill(pad, far) for far in (2.0, -2.0))
-            low, high = low.amin(1, keepdim=True), high.amax(1, keepdim=True)
-            mean = torch.where(pad, low, mean)
+        likeness = likeness_to_question(features, unit)
+        mean = likeness.reshape(-1, likeness.shape[1] // self.parts)
+        pad = None if features.pad_mask is None else features.pad_mask.reshape(mean.shape)
+        low, high = range_outside(mean, pad)  # the scale is the picture's
+        mean = mean if pad is None else torch.where(pad, low, mean)
         # where all are alike, none is more relevant
         scaled = (mean - low + 1e-6) / (high - low).clamp_min(1e-6)
         power = self.weight / (2.0 * (1.0 - self.weight))
-        return torch.exp(scaled * power).reshape(features.tokens.shape[0], -1)
+        return torch.exp(scaled * power).reshape(likeness.shape)
 
     def select(self, scores: Tensor | None, keep_slots: Tensor, features: VisualFeatures) -> Tensor:
         """(B,K) int64 in raster order."""
@@ -90,10 +84,7 @@ class CDPruner(PruningMethod):
         kernel = torch.matmul(tokens, tokens.transpose(1, 2)) * relevance.unsqueeze(1) * relevance.unsqueeze(2)
         pad = None if features.pad_mask is None else features.pad_mask.reshape(images * parts, count)
         kept = greedy_determinant(kernel, keep_slots[::parts], iota, pad)
-        if parts == 1:
-            return kept
-        kept = kept.reshape(images, 2, -1)
-        return torch.cat([kept[:, 0], kept[:, 1] + count], dim=1)
+        return (kept.reshape(images, parts, -1) + features.constants["starts"]).flatten(1)
 
 
 def unit(vectors: Tensor) -> Tensor:

@@ -28,3 +28,8 @@ def left_by_entropy(attention: Tensor, k: int, blocks_left: int) -> int:
     evenness = -(share * torch.log(share)).sum(1) / math.log(entering)
     dropped = float(((entering - k) / math.sqrt(blocks_left) * (1 - evenness**2)).max())
     return max(entering - round(dropped), k)
+
+
+def dropping_blocks(blocks: int) -> range:
+    """Every second block; the last of them lies right before the block that makes the features."""
+    return range(blocks % 2, blocks - 1, 2)

@@ -8,15 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from edgeprune.errors import PruningError
 from edgeprune.pruning.base import Signal
-from edgeprune.pruning.flow_scores import flow, left_by_entropy
-from edgeprune.pruning.in_encoder import BlockView, InEncoder, Passing, Thinned, held_between, keep_rows
-from edgeprune.pruning.orders import chosen_first, ranks
-from edgeprune.pruning.selectors import gather_tokens
+from edgeprune.pruning.flow_scores import dropping_blocks, flow, left_by_entropy
+from edgeprune.pruning.in_encoder import BlockView, InEncoder, Passing, Thinned, held_between, keep_rows, only_highest
 
 
 @dataclass(frozen=True)
@@ -56,11 +53,8 @@ class FlowCut(InEncoder):
 
     def schedule(self, n: int, blocks: int, k: int) -> tuple[int, ...]:
         """Even steps as long as nothing has been measured."""
-        if blocks < 2:
-            raise PruningError(
-                "flowcut drops tokens before the block that makes the features, and this model uses none of its blocks"
-            )
-        stages = [block for block in range(blocks) if _left(block, blocks) in range(0, blocks, 2)]
+        self.require_blocks(blocks, 2)
+        stages = dropping_blocks(blocks)
         even = [n - (n - k) * (place + 1) // len(stages) for place in range(len(stages))]
         counts = [int(part) for part in self.counts.split("-")] if self.counts else even
         if len(counts) != len(stages) or counts[-1] != k or sorted([n, *counts], reverse=True) != [n, *counts]:
@@ -78,26 +72,17 @@ class FlowCut(InEncoder):
         memory = score if passing.memory is None else 0.5 * passing.memory + 0.5 * score
         if count == entering:
             return Thinned(keep_rows, passing._replace(memory=memory))
-        index = chosen_first(ranks(memory) < count, iota[:entering])[:, :count]
-        rows = torch.cat([torch.zeros_like(index[:, :1]), index + 1], dim=1)
-        left = Passing(torch.gather(passing.places, 1, index), None, torch.gather(memory, 1, index))
-        return Thinned(lambda x: gather_tokens(x, rows), left)
+        return only_highest(memory, passing._replace(memory=memory), count, iota)
 
     def measured(self, view: BlockView, blocks: int, k: int) -> int:
         """The paper's rule for one picture: what its attention entropy leaves behind a block."""
-        entering, left = view.keys.shape[2] - 1, _left(view.block, blocks)
-        if entering == k or left < 0 or left % 2:
+        entering, stages = view.keys.shape[2] - 1, dropping_blocks(blocks)
+        if entering == k or view.block not in stages:
             return entering
-        return left_by_entropy(view.cls_attention()[:, 1:], k, left)
+        return left_by_entropy(view.cls_attention()[:, 1:], k, stages[-1] - view.block)
 
     def calibrated(self, runs: Sequence[Sequence[int]]) -> FlowCut:
         """With the mean over pictures of the visual tokens left behind each block."""
-        blocks = len(runs[0])
         means = [math.floor(sum(behind) / len(runs) + 0.5) for behind in zip(*runs, strict=True)]
-        kept = [means[block] for block in range(blocks) if _left(block, blocks) in range(0, blocks, 2)]
+        kept = [means[block] for block in dropping_blocks(len(means))]
         return dataclasses.replace(self, counts="-".join(map(str, kept)))
-
-
-def _left(block: int, blocks: int) -> int:
-    """Blocks between this one and the last that drops, which lies before the features' block."""
-    return blocks - 2 - block

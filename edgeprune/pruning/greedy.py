@@ -82,11 +82,16 @@ def without_padding(rows: Tensor, pad_mask: Tensor | None, value: float) -> Tens
     return rows if pad_mask is None else rows.masked_fill(pad_mask.unsqueeze(1), value)
 
 
-def scaled_to_one(scores: Tensor, pad_mask: Tensor | None, eps: float) -> Tensor:
-    """Scores (B,N) moved and scaled so that those outside padding run from 0 to 1; all alike, they are 0."""
+def range_outside(scores: Tensor, pad_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Least and highest of the scores (B,N) outside padding, (B,1) each."""
     low = scores if pad_mask is None else scores.masked_fill(pad_mask, torch.inf)
     high = scores if pad_mask is None else scores.masked_fill(pad_mask, -torch.inf)
-    least, most = low.amin(1, keepdim=True), high.amax(1, keepdim=True)
+    return low.amin(1, keepdim=True), high.amax(1, keepdim=True)
+
+
+def scaled_to_one(scores: Tensor, pad_mask: Tensor | None, eps: float) -> Tensor:
+    """Scores (B,N) moved and scaled so that those outside padding run from 0 to 1; all alike, they are 0."""
+    least, most = range_outside(scores, pad_mask)
     return (scores - least) / (most - least + eps)
 
 

@@ -10,10 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 
 from edgeprune.errors import PruningError
 from edgeprune.pruning.base import PruningMethod
+from edgeprune.pruning.orders import chosen_first, ranks
+from edgeprune.pruning.selectors import gather_tokens
 
 
 class BlockView(NamedTuple):
@@ -106,6 +109,14 @@ class InEncoder(PruningMethod):
         """Order (B,K) in which the rows behind [CLS] are given out, None: as they lie; and keep_idx (B,K) int64."""
         return None, passing.places
 
+    def require_blocks(self, blocks: int, least: int) -> None:
+        """PruningError unless the features come from at least so many blocks."""
+        if blocks < least:
+            raise PruningError(
+                f"{self.name} prunes inside the vision encoder, in at least {least} of the blocks that make the "
+                f"features, and this model uses {blocks or 'none'} of its blocks"
+            )
+
     def refuse(self, k: int, n: int, nearest: int, why: str) -> PruningError:
         """The error for a count that the blocks of this encoder cannot reach."""
         return PruningError(
@@ -117,6 +128,19 @@ class InEncoder(PruningMethod):
 def keep_rows(x: Tensor) -> Tensor:
     """All rows, as they are."""
     return x
+
+
+def only_highest(scores: Tensor, passing: Passing, count: int, iota: Tensor) -> Thinned:
+    """[CLS] and the `count` rows behind it of highest score (B,n) are left, in their order; n is more than `count`."""
+    index = chosen_first(ranks(scores) < count, iota[: scores.shape[1]])[:, :count]
+    rows = torch.cat([torch.zeros_like(index[:, :1]), index + 1], dim=1)
+    places, sizes, memory = passing
+    left = Passing(
+        torch.gather(places, 1, index),
+        None if sizes is None else torch.gather(sizes, 1, rows),
+        None if memory is None else torch.gather(memory, 1, index),
+    )
+    return Thinned(lambda x: gather_tokens(x, rows), left)
 
 
 def held_between(n: int, blocks: int, steps: Mapping[int, int]) -> tuple[int, ...]:

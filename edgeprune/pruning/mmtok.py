@@ -12,6 +12,7 @@ from edgeprune.pruning.base import PruningMethod, Signal, VisualFeatures
 from edgeprune.pruning.greedy import coverage_gain, greedy
 from edgeprune.pruning.orders import unit
 from edgeprune.pruning.parameters import require_between
+from edgeprune.pruning.question import words_of
 
 _HIDDEN = Signal("hidden")
 
@@ -59,11 +60,8 @@ class MMTok(PruningMethod):
     def select(self, scores: Tensor | None, keep_slots: Tensor, features: VisualFeatures) -> Tensor:
         """(B,K) int64 in raster order."""
         assert features.tokens is not None
-        assert features.text_embeds is not None
-        assert features.text_mask is not None
-        mask, pad, hidden = features.text_mask.unsqueeze(2), features.pad_mask, features.signals[_HIDDEN]
-        # padding of the question may hold anything, NaN too
-        question = features.text_embeds.to(torch.float32).masked_fill(mask == 0, 0.0)
+        pad, hidden = features.pad_mask, features.signals[_HIDDEN]
+        question, mask = words_of(features)
         words = softmax_of_cosines(question, features.tokens, self.text_temperature, pad)
         words = words * mask / mask.sum(1, keepdim=True).clamp_min(1)
         patches = softmax_of_cosines(hidden, hidden, self.temperature, pad) * self.alpha

@@ -12,6 +12,7 @@ from edgeprune.errors import PruningError
 from edgeprune.pruning.base import PruningMethod, Signal, VisualFeatures
 from edgeprune.pruning.contextual import Plan, contextual_rows
 from edgeprune.pruning.orders import chosen_first, ranks, unit
+from edgeprune.pruning.question import likeness_to_question
 
 _HIDDEN, _CLS = Signal("hidden"), Signal("cls_hidden")
 
@@ -82,15 +83,3 @@ class Recoverable(PruningMethod):
         constants, kept = features.constants, keep_idx.shape[1]
         plan = Plan(*(constants[name][kept] for name in Plan._fields))
         return contextual_rows(tokens, features.signals[_HIDDEN], keep_idx, plan, constants["iota"], features.pad_mask)
-
-
-def likeness_to_question(features: VisualFeatures) -> Tensor:
-    """(B,N) float32: mean cosine of each token with the question's embeddings, 0 for an empty question."""
-    assert features.tokens is not None
-    assert features.text_embeds is not None
-    assert features.text_mask is not None
-    mask = features.text_mask.unsqueeze(2)
-    # padding of the question may hold anything, NaN too
-    words = unit(features.text_embeds.to(torch.float32).masked_fill(mask == 0, 0.0)) * mask
-    question = words.sum(1) / mask.sum(1).clamp_min(1)
-    return torch.matmul(unit(features.tokens), question.unsqueeze(2)).squeeze(2)

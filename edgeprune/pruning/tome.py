@@ -8,7 +8,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from edgeprune.errors import PruningError
 from edgeprune.pruning.base import Signal
 from edgeprune.pruning.in_encoder import BlockView, InEncoder, Passing, Thinned, keep_rows
 from edgeprune.pruning.orders import chosen_first, descending, inverse, unit
@@ -40,8 +39,7 @@ class ToMe(InEncoder):
         return (Signal("keys"),)
 
     def schedule(self, n: int, blocks: int, k: int) -> tuple[int, ...]:
-        if blocks == 0:
-            raise PruningError("tome merges inside the vision encoder, and this model uses none of its blocks")
+        self.require_blocks(blocks, 1)
         least = -(-n // 2**blocks)
         if k < least:
             raise self.refuse(k, n, least, f"each of the encoder's {blocks} blocks halves them at most")

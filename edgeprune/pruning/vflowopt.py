@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,11 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from edgeprune.errors import PruningError
+from edgeprune.pruning import grid_windows
 from edgeprune.pruning.base import PruningMethod, Signal, VisualFeatures
 from edgeprune.pruning.orders import ranks
 from edgeprune.pruning.parameters import require_between
-from edgeprune.pruning.selectors import gather_tokens, raster_order
+from edgeprune.pruning.selectors import gather_tokens
 
 
 @dataclass(frozen=True)
@@ -64,61 +63,32 @@ class VFlowOpt(PruningMethod):
     def honours_padding(self) -> bool:
         return False  # a window may lie in padding altogether
 
-    def windows(self, n: int) -> list[int]:
-        """Window of every patch of a square grid."""
-        side = math.isqrt(n)
-        if side * side != n:
-            raise PruningError(f"{self.name} needs a square grid, and {n} visual tokens make none")
-        across = int((side - 1) / self.window) + 1
-        return [int(i // side / self.window) * across + int(i % side / self.window) for i in range(n)]
-
     def valid_k(self, n: int) -> Sequence[int]:
-        return range(max(self.windows(n)) + 1, n + 1)
+        return range(max(grid_windows.windows_of(n, self.window, self.name)) + 1, n + 1)
 
     def constants(self, n: int) -> dict[str, Tensor]:
         """Adds `window` (N,) int64 and `inside` (W,N) float32: 1 where a patch lies in a window."""
-        window = torch.tensor(self.windows(n))
-        inside = (window == torch.arange(int(window.max()) + 1).unsqueeze(1)).to(torch.float32)
-        return {**super().constants(n), "window": window, "inside": inside}
+        return {**super().constants(n), **grid_windows.window_constants(n, self.window, self.name)}
 
     def signal(self, features: VisualFeatures) -> Tensor:
         """(B,N) float32 importance."""
         attention = features.signals[self.needs[0]].to(torch.float32).mean(1)
         cls = attention.shape[2] - features.constants["iota"].shape[0]
-        attention = attention[:, cls:, cls:]
-        received = attention.mean(1)
-        far = (received > self.threshold * received.mean(1, keepdim=True)).to(torch.float32)
-        far = torch.where(far.sum(1, keepdim=True) > 0, far, torch.ones_like(far))
-        return torch.matmul(far.unsqueeze(1), attention).squeeze(1) / far.sum(1, keepdim=True)
+        return grid_windows.seen_from_afar(attention[:, cls:, cls:], self.threshold)
 
     def select(self, scores: Tensor | None, keep_slots: Tensor, features: VisualFeatures) -> Tensor:
         """(B,K) int64 in raster order, -1 for a token made of several."""
         assert scores is not None
         inside, iota = features.constants["inside"], features.constants["iota"]
-        least = scores.unsqueeze(1).masked_fill(inside == 0, torch.inf).argmin(2)
-        order = ranks(scores.masked_fill((least.unsqueeze(2) == iota).any(1), -1.0))
-        kept = order < keep_slots.shape[0] - inside.shape[0]
-        weights, lead = groups(kept, scores, inside, iota)
-        place = raster_order(kept | lead, keep_slots, iota)
-        alone = (weights > 0).sum(1) == 0
-        single = ((weights > 0).sum(2, keepdim=True) == 1) & (weights > 0)
-        return torch.where(torch.gather(alone | single.any(1), 1, place), place, -1)
+        kept = ranks(grid_windows.but_one_of_each(scores, inside, iota)) < keep_slots.shape[0] - inside.shape[0]
+        weights, place = grid_windows.groups(kept, scores, inside, iota, keep_slots)
+        return torch.where(torch.gather(grid_windows.stands_alone(weights), 1, place), place, -1)
 
     def recycle(self, tokens: Tensor, keep_idx: Tensor, features: VisualFeatures) -> Tensor:
         constants, scores = features.constants, self.signal(features)
-        kept = (keep_idx.unsqueeze(2) == constants["iota"]).any(1)
-        weights, lead = groups(kept, scores, constants["inside"], constants["iota"])
-        place = raster_order(kept | lead, keep_idx[0].to(torch.float32), constants["iota"])
+        inside, iota = constants["inside"], constants["iota"]
+        kept = (keep_idx.unsqueeze(2) == iota).any(1)
+        weights, place = grid_windows.groups(kept, scores, inside, iota, keep_idx[0].to(torch.float32))
         merged = torch.matmul(weights / weights.sum(2, keepdim=True).clamp_min(1e-30), tokens.to(torch.float32))
         made = gather_tokens(merged.to(tokens.dtype), constants["window"][place])
         return torch.where((keep_idx >= 0).unsqueeze(2), gather_tokens(tokens, place), made)
-
-
-def groups(kept: Tensor, scores: Tensor, inside: Tensor, iota: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores (B,W,N), positive, of the patches of each window that are not kept, 0 elsewhere; and the most important
-    one of every window that has any, (B,N) bool."""
-    # attention may underflow to 0, and a patch of no weight would be lost
-    weights = (scores.clamp_min(1e-30) * ~kept).unsqueeze(1) * inside
-    best = weights.argmax(2)
-    lead = (best.unsqueeze(2) == iota) & (weights.sum(2, keepdim=True) > 0)
-    return weights, lead.any(1)

@@ -10,6 +10,8 @@ import numpy as np
 from losses import base, groups
 
 KEEPS = (1.0, 0.5, 0.25, 0.1, 0.05)
+#: variant -> its precision in words
+PRECISION = {None: "all in fp32", "cpu-vision.fp32-decoder.int8": "vision in fp32 and decoder in int8"}
 #: the keep ratios of the tables by type and size
 DETAILED = (0.1, 0.05)
 
@@ -37,7 +39,8 @@ def intro(report: dict[str, Any], source: str, cases: dict[str, Any]) -> str:
     half = max((case["interval"][1] - case["interval"][0]) / 2 for case in cases.values())
     partial = " The run was ended before all pictures were asked about." if report["partial"] else ""
     return (
-        f"The demo model on {asked} questions about {pictures} pictures of the demo benchmark's test split, exact "
+        f"The demo model, {PRECISION[report['variant']]}, "
+        f"on {asked} questions about {pictures} pictures of the demo benchmark's test split, exact "
         f"match, greedy decoding, ONNX Runtime {report['onnxruntime']}.{partial} Every cell holds the same questions; "
         f"a cell's 95 % interval (Wilson) is at most ± {half:.3f}. `+` and `-`: above or below random at the same K by "
         f"a paired test, p < 0.05 after Holm's correction over the methods of that column. Raw answers: `{source}`."

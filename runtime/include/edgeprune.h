@@ -166,6 +166,10 @@ typedef struct ep_model_options {
                                         system may drop and reread it. Runs may be slower. Do not write into the files
                                         of an open bundle: a page that is gone ends the process (SIGBUS) */
     int32_t reserved_2;              /* 0 */
+    const char *profile_prefix; /* NULL, or "/tmp/run-": onnxruntime times every node of every run, and when the model
+                                   is freed its JSON trace of each graph that was loaded is written to this text,
+                                   the name of the graph's file without ".onnx", "_" and a time stamp. The directory
+                                   must exist. Runs are slower. A trace holds at most a million events */
 } ep_model_options;
 EP_API void ep_model_options_init(ep_model_options *options);
 EP_API void ep_model_options_init_sized(ep_model_options *options, size_t size);

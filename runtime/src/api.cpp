@@ -70,6 +70,7 @@ ModelSettings model_settings(const ep_model_options* given) {
     settings.variant = text_or_empty(options.variant);
     settings.threading = threading_of(options);
     settings.map_weights = options.map_weights != 0;
+    settings.profile_prefix = text_or_empty(options.profile_prefix);
     settings.hashes = options.verify == EP_VERIFY_HASHES;
     settings.memory_limit_bytes = options.memory_limit_bytes;
     settings.context_tokens = options.context_tokens;

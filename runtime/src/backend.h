@@ -69,7 +69,8 @@ struct Threading {
 
 struct GraphOptions {
     Threading threading;
-    bool map_weights = false;  // no repacked copies of the weights: the files serve as they lie in memory
+    bool map_weights = false;    // no repacked copies of the weights: the files serve as they lie in memory
+    std::string profile_prefix;  // "", or how the path of the trace begins that is written when the graph is freed
 };
 
 // An inference engine with one execution provider. Thread-safe.

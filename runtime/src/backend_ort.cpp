@@ -221,6 +221,7 @@ public:
         check(api_, api_.set_log_severity(raw, log_level()));
         set_threading(raw, chosen.threading);
         if (chosen.map_weights) check(api_, api_.add_session_config(raw, "session.disable_prepacking", "1"));
+        if (!chosen.profile_prefix.empty()) check(api_, api_.enable_profiling(raw, chosen.profile_prefix.c_str()));
         ort::Session* session = nullptr;
         check(api_, api_.create_session(library_.env, path.c_str(), raw, &session));
         return std::make_unique<OrtGraph>(api_, Owned<ort::Session>(session, api_.release_session));

@@ -25,9 +25,10 @@ public:
     // Path of one file for reading; with hashes, its SHA-256 is compared first (once per file).
     // Throws Error(EP_ERROR_BUNDLE).
     std::string verified(const Manifest& manifest, const std::string& file, bool hashes);
+    // Path of a file that exists and lies inside the bundle. Throws Error.
+    std::string inside(const std::string& file) const;
 
 private:
-    std::string inside(const std::string& file) const;
     void check_size(const std::string& file, const FileSpec& spec) const;
 
     std::string directory_;  // without links

@@ -1,7 +1,10 @@
 #include "model.h"
 
+#include <unistd.h>
+
 #include "backend_ort.h"
 #include "error.h"
+#include "fingerprint.h"
 #include "log.h"
 #include "memory_need.h"
 
@@ -22,6 +25,20 @@ Threading one_thread(Threading threading) {
     return threading;
 }
 
+// Beginning of the path of a graph's trace, "" without a prefix. The engine is silent about a directory it cannot
+// write.
+std::string trace_prefix(const std::string& prefix, const std::string& file) {
+    if (prefix.empty()) return "";
+    const size_t slash = prefix.rfind('/');
+    const std::string folder = slash == std::string::npos ? "." : prefix.substr(0, slash + 1);
+    if (access(folder.c_str(), W_OK | X_OK) != 0) {
+        throw Error(EP_ERROR_INVALID_ARGUMENT, "profile_prefix is \"" + prefix + "\", but \"" + folder +
+                                                   "\" is no directory that can be written to");
+    }
+    const size_t begin = file.rfind('/') == std::string::npos ? 0 : file.rfind('/') + 1;
+    return prefix + file.substr(begin, file.rfind('.') - begin);
+}
+
 // Refuses by name what a manifest may say and this library cannot do.
 void check_supported(const Manifest& manifest) {
     if (manifest.positions != "compact") {
@@ -31,6 +48,13 @@ void check_supported(const Manifest& manifest) {
         throw Error(EP_ERROR_UNSUPPORTED,
                     "this library does not know a \"" + manifest.decoder.kv->kind + "\" KV cache");
     }
+}
+
+// The manifest with the variant's graphs in the place of the canonical ones, once the variant is known to fit.
+Manifest read_manifest(const BundleFiles& files, const std::string& variant) {
+    const std::string text = read_text_file(files.directory() + "/manifest.json");
+    require_fitting_variant(files, text, variant);
+    return parse_manifest(text, variant);
 }
 
 // The height or width of a preprocessed picture where the manifest fixes it, else -1.
@@ -52,9 +76,7 @@ void check_picture_size(const PreprocessSpec& preprocess, const BoundGraph& visi
 }  // namespace
 
 Model::Model(const std::string& directory, const ModelSettings& settings)
-    : settings_(settings),
-      files_(directory),
-      manifest_(parse_manifest(read_text_file(files_.directory() + "/manifest.json"), settings.variant)) {
+    : settings_(settings), files_(directory), manifest_(read_manifest(files_, settings.variant)) {
     check_supported(manifest_);
     limit_context(manifest_, settings.context_tokens);
     files_.check_sizes(manifest_);
@@ -85,7 +107,8 @@ std::unique_ptr<BoundGraph> Model::load(const GraphSpec& spec, const Threading& 
     for (const std::string& file : spec.data) files_.verified(manifest_, file, settings_.hashes);
     const std::string path = files_.verified(manifest_, spec.file, settings_.hashes);
     log(EP_LOG_INFO, "loading " + path);
-    return std::make_unique<BoundGraph>(spec, backend_->open_graph(path, {threading, settings_.map_weights}));
+    const GraphOptions options{threading, settings_.map_weights, trace_prefix(settings_.profile_prefix, spec.file)};
+    return std::make_unique<BoundGraph>(spec, backend_->open_graph(path, options));
 }
 
 const MethodSpec& Model::method(const std::string& name) const {

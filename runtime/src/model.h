@@ -20,6 +20,7 @@ struct ModelSettings {
     std::string variant;              // "" : the canonical graphs
     Threading threading;
     bool map_weights = false;
+    std::string profile_prefix;  // "": no traces
     bool hashes = true;
     int64_t memory_limit_bytes = 0;  // 0: none
     int64_t context_tokens = 0;      // 0: the manifest's context length

@@ -59,6 +59,7 @@ public:
           run(entry<Call<Session*, const RunOptions*, const char* const*, const Value* const*, size_t,
                          const char* const*, size_t, Value**>>(table, 9)),
           create_session_options(entry<Call<SessionOptions**>>(table, 10)),
+          enable_profiling(entry<Call<SessionOptions*, const char*>>(table, 14)),
           set_log_severity(entry<Call<SessionOptions*, int32_t>>(table, 22)),
           set_optimisation(entry<Call<SessionOptions*, int32_t>>(table, 23)),
           set_intra_op_threads(entry<Call<SessionOptions*, int32_t>>(table, 24)),
@@ -101,6 +102,7 @@ public:
          Value**>
         run;
     Call<SessionOptions**> create_session_options;
+    Call<SessionOptions*, const char*> enable_profiling;  // options, prefix of the file
     Call<SessionOptions*, int32_t> set_log_severity;
     Call<SessionOptions*, int32_t> set_optimisation;
     Call<SessionOptions*, int32_t> set_intra_op_threads;

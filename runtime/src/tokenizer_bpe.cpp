@@ -100,7 +100,10 @@ std::vector<int32_t> BpeModel::initial_symbols(std::string_view word) const {
         const size_t length = utf8_length(static_cast<unsigned char>(word[at]));
         const std::string_view character = word.substr(at, length);
         at += length;
-        if (const int32_t id = token_to_id(character); id >= 0) {
+        const bool last = at >= word.size() && !options_.end_of_word_suffix.empty();
+        const int32_t id =
+            last ? token_to_id(std::string(character) + options_.end_of_word_suffix) : token_to_id(character);
+        if (id >= 0) {
             flush();
             symbols.push_back(id);
         } else if (options_.byte_fallback && append_bytes(character, symbols)) {

@@ -15,6 +15,7 @@ struct BpeOptions {
     bool fuse_unk = false;
     bool byte_fallback = false;
     bool ignore_merges = false;
+    std::string end_of_word_suffix;  // ends a word's last character in the vocabulary; not with byte_fallback
 };
 
 class BpeModel {

@@ -81,12 +81,14 @@ BpeModel read_model(const json& section) {
                 "ignore_merges", "vocab", "merges"});
     refuse_unless_neutral(model, "dropout", 0);
     refuse_unless_neutral(model, "continuing_subword_prefix", "");
-    refuse_unless_neutral(model, "end_of_word_suffix", "");
     BpeOptions options;
     options.unk_token = model.has("unk_token") ? model.text("unk_token") : "";
     options.fuse_unk = model.flag("fuse_unk", false);
     options.byte_fallback = model.flag("byte_fallback", false);
     options.ignore_merges = model.flag("ignore_merges", false);
+    options.end_of_word_suffix = model.has("end_of_word_suffix") ? model.text("end_of_word_suffix") : "";
+    if (options.byte_fallback && !options.end_of_word_suffix.empty())
+        model.refuse("with end_of_word_suffix and byte_fallback");
     return BpeModel(read_vocabulary(model.value("vocab")), read_merges(model.value("merges")), options);
 }
 

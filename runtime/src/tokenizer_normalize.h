@@ -1,4 +1,5 @@
-// Normalizers of tokenizer.json: Prepend, Replace with a literal pattern, NFC, and sequences of them.
+// Normalizers of tokenizer.json: Prepend, Replace with a literal pattern or runs of white space, NFC, Lowercase, and
+// sequences of them.
 #pragma once
 
 #include <cstddef>
@@ -20,10 +21,10 @@ struct NormalizedText {
 };
 
 struct NormalizeStep {
-    enum class Kind { kPrepend, kReplace, kNfc };
+    enum class Kind { kPrepend, kReplace, kReplaceSpace, kNfc, kLowercase };
     Kind kind;
     std::string pattern;  // of kReplace, never empty
-    std::string content;
+    std::string content;  // of kPrepend, kReplace and kReplaceSpace
 };
 
 class Normalizer {

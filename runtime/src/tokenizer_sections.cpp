@@ -15,11 +15,13 @@ NormalizeStep read_normalize_step(const TokenizerPart& part) {
     }
     if (part.type() == "Replace") {
         part.only({"pattern", "content"});
+        if (part.pattern() == std::pair<std::string, std::string>("Regex", "\\s+"))
+            return {NormalizeStep::Kind::kReplaceSpace, "", part.text("content")};
         return {NormalizeStep::Kind::kReplace, part.literal_pattern(), part.text("content")};
     }
-    if (part.type() == "NFC") {
+    if (part.type() == "NFC" || part.type() == "Lowercase") {
         part.only({});
-        return {NormalizeStep::Kind::kNfc, "", ""};
+        return {part.type() == "NFC" ? NormalizeStep::Kind::kNfc : NormalizeStep::Kind::kLowercase, "", ""};
     }
     part.refuse();
 }
@@ -51,8 +53,8 @@ PreTokenizeStep read_literal_split(const TokenizerPart& part) {
     return step;
 }
 
-// The known regular expressions cover every text, so keeping the matches (inverted removal) is the same as isolating
-// them.
+// Llama-3's and Qwen2's regular expressions cover every text, so keeping the matches (inverted removal) is the same as
+// isolating them. CLIP's leave white space out.
 PreTokenizeStep read_split(const TokenizerPart& part) {
     part.only({"pattern", "behavior", "invert"});
     const auto [kind, text] = part.pattern();
@@ -63,7 +65,8 @@ PreTokenizeStep read_split(const TokenizerPart& part) {
     if (kind != "Regex" || step.pattern == SplitPattern::kNone) part.refuse("with pattern \"" + text + "\"");
     const std::string behavior = part.text("behavior");
     const bool invert = part.flag("invert", false);
-    if (!(behavior == "Isolated" || (behavior == "Removed" && invert)))
+    const bool covers = step.pattern == SplitPattern::kLlama3 || step.pattern == SplitPattern::kQwen2;
+    if (!((covers && behavior == "Isolated") || (behavior == "Removed" && invert)))
         part.refuse("with behavior \"" + behavior + "\"");
     return step;
 }

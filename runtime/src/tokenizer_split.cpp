@@ -13,6 +13,10 @@ constexpr std::string_view kLlama3Regex =
 constexpr std::string_view kQwen2Regex =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
+constexpr std::string_view kClipRegex = R"('s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+)";
+constexpr std::string_view kClipSpecialRegex =
+    R"(<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+)";
+
 // The text as code points. The match_ functions give the index behind the match that begins at `i`, or `i` when there
 // is none; each is one alternative of a pattern.
 class Matcher {
@@ -26,13 +30,14 @@ public:
         offsets_.push_back(text.size());
     }
 
+    // Where nothing matches, a character is left out.
     template <typename Match>
     std::vector<std::string_view> cut(Match match) const {
         std::vector<std::string_view> pieces;
         for (size_t i = 0; i < points_.size();) {
             const size_t end = match(i);
-            pieces.push_back(text_.substr(offsets_[i], offsets_[end] - offsets_[i]));
-            i = end;
+            if (end > i) pieces.push_back(text_.substr(offsets_[i], offsets_[end] - offsets_[i]));
+            i = end > i ? end : i + 1;
         }
         return pieces;
     }
@@ -51,6 +56,16 @@ public:
         if (const size_t end = match_symbols(i); end > i) return end;
         if (const size_t end = match_line_ends(i); end > i) return end;
         return match_space(i);
+    }
+
+    size_t match_clip(size_t i, bool specials) const {
+        if (specials) {
+            for (const std::string_view token : {"<|startoftext|>", "<|endoftext|>"})
+                if (text_.substr(offsets_[i], token.size()) == token) return i + token.size();
+        }
+        if (const size_t end = match_contraction(i, false); end > i) return end;
+        if (is(i, SplitClass::kSpace)) return i;
+        return run(i, classes_[i], is(i, SplitClass::kNumber) ? 1 : static_cast<size_t>(-1));
     }
 
 private:
@@ -129,6 +144,8 @@ private:
 SplitPattern known_split_pattern(std::string_view regex) {
     if (regex == kLlama3Regex) return SplitPattern::kLlama3;
     if (regex == kQwen2Regex) return SplitPattern::kQwen2;
+    if (regex == kClipRegex) return SplitPattern::kClip;
+    if (regex == kClipSpecialRegex) return SplitPattern::kClipSpecial;
     return SplitPattern::kNone;
 }
 
@@ -136,6 +153,8 @@ std::vector<std::string_view> split_by(SplitPattern pattern, std::string_view te
     if (pattern == SplitPattern::kNone || text.empty()) return {text};
     const Matcher matcher(text);
     if (pattern == SplitPattern::kGpt2) return matcher.cut([&](size_t i) { return matcher.match_gpt2(i); });
+    if (pattern == SplitPattern::kClip || pattern == SplitPattern::kClipSpecial)
+        return matcher.cut([&](size_t i) { return matcher.match_clip(i, pattern == SplitPattern::kClipSpecial); });
     const size_t longest_number = pattern == SplitPattern::kLlama3 ? 3 : 1;
     return matcher.cut([&](size_t i) { return matcher.match_llama3(i, longest_number); });
 }

@@ -16,7 +16,7 @@ from tests.runtime import tiny_graphs
 
 CASE_FIELDS = [
     "variant", "method", "keep", "visual_tokens", "kept_tokens", "applied", "reason", "prompt_tokens", "new_tokens",
-    "kv_tokens", "kv_bytes", "stages_ms", "trials",
+    "kv_tokens", "kv_bytes", "flops", "pruner", "layers", "stages_ms", "trials",
 ]  # fmt: skip
 STAGES = ["decode_image", "preprocess", "vision", "select", "embed", "prefill", "decode", "ttft", "tpot", "total"]
 STAGES += ["resize", "graph", "own", "decode_graph"]
@@ -98,6 +98,8 @@ def test_target(hand: pathlib.Path) -> None:
     ("options", "words"),
     [
         (["--trials", 0], ("--trials", "from 1")),
+        (["--warmup", 0], ("--warmup", "from 1")),
+        (["--trials", -3], ("--trials",)),
         (["--keep", 0.05], ("keep 0.05", "from 0.1 to 1")),
         (["--keep", "0.5,,1"], ("--keep", "commas")),
         (["--keep", 1.5], ("--keep",)),

@@ -77,9 +77,9 @@ def test_any_count_is_served_without_a_list(sample: Bundle) -> None:
 
 def test_an_unbounded_dimension_is_refused(sample: Bundle) -> None:
     (graph,) = sample.manifest.graphs.vision["fastervlm"]
-    strange = dataclasses.replace(graph, inputs=(Tensor("text_embeds", "text", "float32", ("B", "M", 8)),))
+    strange = dataclasses.replace(graph, inputs=(Tensor("text_embeds", "text", "float32", ("B", "Q", 8)),))
     graphs = dataclasses.replace(sample.manifest.graphs, vision={"fastervlm": (strange,)})
-    with pytest.raises(UserError, match=r"vision-fastervlm.onnx cannot become an engine yet: nothing bounds .*'M'"):
+    with pytest.raises(UserError, match=r"vision-fastervlm.onnx cannot become an engine yet: nothing bounds .*'Q'"):
         engine_plan.plans(dataclasses.replace(sample.manifest, graphs=graphs))
 
 

@@ -24,10 +24,10 @@ def scatter(op: str, **attributes: str) -> GraphView:
     return view([node(op, ["x", "i", "u"], **attributes)], inputs)
 
 
-def attention(*outputs: str) -> GraphView:
-    inputs = [info(name, [1, 2, 8, 4]) for name in ("q", "k", "v", "pk", "pv")]
+def attention(*outputs: str, kind: int = TensorProto.FLOAT16, **attributes: int) -> GraphView:
+    inputs = [info(name, [1, 2, 8, 4], kind) for name in ("q", "k", "v", "pk", "pv")]
     read = ["q", "k", "v", "", "pk", "pv"] if len(outputs) > 1 else ["q", "k", "v"]
-    return view([node("Attention", read, outputs)], inputs, opset=23)
+    return view([node("Attention", read, outputs, **attributes)], inputs, opset=23)
 
 
 def contrib(domain: str) -> GraphView:
@@ -113,6 +113,8 @@ CASES: list[tuple[str, str, Make, Make]] = [
     ("newer-operator", ORIN, lambda: simple("TensorScatter"), lambda: scatter("ScatterND")),
     ("newer-operator", ORIN, lambda: simple("RMSNormalization"), lambda: simple("LayerNormalization")),
     ("attention-outputs", THOR, lambda: attention("y", "present_k", "present_v"), lambda: attention("y")),
+    ("attention-type", RTX86, lambda: attention("y", kind=TensorProto.FLOAT), lambda: attention("y")),
+    ("attention-softmax-precision", THOR, lambda: attention("y", softmax_precision=1), lambda: attention("y")),
     ("attention-int8", CPU, lambda: attention("y"), lambda: simple("Softmax")),
     ("topk-limit", ORIN, lambda: topk(3841), lambda: topk(3840)),
     ("topk-limit", RTX86, lambda: topk(3841), lambda: topk(3840)),

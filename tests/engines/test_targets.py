@@ -7,6 +7,7 @@ import json
 import pytest
 
 from edgeprune.engines import targets
+from edgeprune.engines.passes import forms
 from edgeprune.errors import UserError
 from tests.cli.command import edgeprune
 
@@ -25,6 +26,9 @@ def test_every_row_holds_together() -> None:
         assert target.builder in ("onnxruntime", "tensorrt", "tensorrt-rtx")
         assert set(target.builds) <= set(target.precisions) <= PRECISIONS
         assert target.summary
+        engines = target.builder != "onnxruntime"
+        assert target.dialect in forms.FORMS if engines else target.dialect not in forms.FORMS
+        assert (target.dialect == "opset20") == (engines and target.opset == 20), target.name
         if target.builder == "tensorrt":
             assert (target.opset, set(target.newer_ops)) == PARSERS[target.tensorrt[0]], target.name
 
@@ -81,6 +85,7 @@ def test_list_targets_writes_the_table() -> None:
     assert rows["tensorrt:orin-nano"]["compute_capabilities"] == ["8.7"]
     assert rows["tensorrt:agx-orin"]["tensorrt"] == ["10.3", "11.4.1"]
     assert rows["cpu"]["memory_mib"] is None
+    assert (rows["tensorrt:orin-nano"]["dialect"], rows["cpu"]["dialect"]) == ("opset20", "canonical")
     text = edgeprune("list", "targets").stdout.splitlines()
     assert text[0].split()[0] == "name"
     assert len(text) == 1 + len(NAMES)

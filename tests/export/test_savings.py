@@ -11,6 +11,7 @@ from torch import Tensor
 
 from edgeprune.export.graphs import VisionGraph, VisionPath
 from edgeprune.export.models.layers import attention_map
+from edgeprune.export.passes.mark import MODULE
 from edgeprune.pruning.base import Signal
 from edgeprune.pruning.registry import parse
 from edgeprune.tolerances import TOLERANCES
@@ -41,7 +42,7 @@ def rows_through(graph: VisionGraph) -> Iterator[dict[str, int]]:
     hooks = [
         module.register_forward_hook(lambda _, args, __, name=name: seen.update({name: args[0].shape[1]}))
         for name, module in graph.named_modules()
-        if name
+        if name and name != MODULE
     ]
     try:
         yield seen

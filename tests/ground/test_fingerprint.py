@@ -77,7 +77,7 @@ def test_one_that_fits_opens(root: pathlib.Path) -> None:
     [
         ({"versions": {LIBRARY: "0.9.1"}}, (LIBRARY, "0.9.1", metadata.version(LIBRARY))),
         ({"compute_capabilities": ["8.6"]}, ("compute capability", "8.6", "8.9")),
-        ({"compute_capabilities": [], "gpu": "Another"}, ("gpu", "Another", "Some, GPU")),
+        ({"compute_capabilities": [], "compute_capability": "8.9", "gpu": "Another"}, ("gpu", "Another", "Some, GPU")),
         ({"graph_sha256": {GRAPH: "ab" * 32}}, (f"sha256 of {GRAPH}", "abababababab...", "")),
         ({"graph_sha256": {"onnx/x.onnx": "ab" * 32}}, ("sha256 of onnx/x.onnx", "abababababab...", "missing here")),
     ],

@@ -130,7 +130,11 @@ def test_what_this_library_cannot_do_yet(write_bundle: BundleWriter, place: str,
 def with_variant(path: pathlib.Path, **changes: Any) -> pathlib.Path:
     """Writes the canonical graphs once more as a variant into the manifest; a change of None leaves a field out."""
     manifest = json.loads((path / "manifest.json").read_text())
-    variant = {"slug": "cpu-int8", "target": "cpu", "graphs": manifest["graphs"], "files": {}, **changes}
+    build, words = "variants/cpu-int8/build.json", {"vision": "int8", "decoder": "int8"}
+    fixed = {"slug": "cpu-int8", "target": "cpu", "precision": words, "build": build, "files": {}}
+    (path / build).parent.mkdir(parents=True, exist_ok=True)
+    (path / build).write_text("{}")
+    variant = {**fixed, "graphs": manifest["graphs"], **changes}
     manifest["variants"] = [{key: value for key, value in variant.items() if value is not None}]
     (path / "manifest.json").write_text(json.dumps(manifest))
     return path

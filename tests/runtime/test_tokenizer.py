@@ -18,6 +18,8 @@ from tests.runtime.tokenizer_program import NativeTokenizer, RefusedError
 from tests.runtime.tokenizer_texts import generate
 from tests.runtime.tokenizer_variants import (
     BYTE_LEVEL_VARIANTS,
+    CLIP_START,
+    CLIP_VARIANTS,
     FLAGGED_TEXTS,
     REFUSED,
     SENTENCEPIECE_VARIANTS,
@@ -25,6 +27,7 @@ from tests.runtime.tokenizer_variants import (
     Json,
     strips_the_end,
     trained_byte_level,
+    trained_clip,
     trained_sentencepiece,
     varied,
 )
@@ -39,7 +42,7 @@ VARIANT_TEXTS = 250
 
 @pytest.fixture(scope="module")
 def trained() -> dict[str, Json]:
-    return {"byte_level": trained_byte_level(), "sentencepiece": trained_sentencepiece()}
+    return {"byte_level": trained_byte_level(), "sentencepiece": trained_sentencepiece(), "clip": trained_clip()}
 
 
 @pytest.fixture
@@ -57,6 +60,7 @@ Program = Callable[[str], pathlib.Path]
 VARIANTS = [
     *(pytest.param("byte_level", change, id=f"byte-level, {name}") for name, change in BYTE_LEVEL_VARIANTS.items()),
     *(pytest.param("sentencepiece", change, id=f"sp, {name}") for name, change in SENTENCEPIECE_VARIANTS.items()),
+    *(pytest.param("clip", change, id=f"clip, {name}") for name, change in CLIP_VARIANTS.items()),
 ]
 
 
@@ -77,12 +81,13 @@ def test_variant_equals_hf(
     assert pair.native.token_to_id(tokens) == [-1 if index is None else index for index in wanted]
 
 
-@pytest.mark.parametrize("name", ["as trained", "digit groups", "numbers in threes", "NFC", "flags"])
+@pytest.mark.parametrize("name", ["as trained", "digit groups", "numbers in threes", "NFC", "flags", "clip"])
 def test_every_code_point_is_classified_as_in_hf(
     trained: dict[str, Json], name: str, write: Write, native_program: Program
 ) -> None:
     """Where categories change, and every 16th, beside what looks at neighbours: letters, spaces, marks, tokens."""
-    pair = Pair(native_program("tokenizer_cli"), write(varied(trained["byte_level"], BYTE_LEVEL_VARIANTS[name])))
+    parsed = trained["clip"] if name == "clip" else varied(trained["byte_level"], BYTE_LEVEL_VARIANTS[name])
+    pair = Pair(native_program("tokenizer_cli"), write(parsed))
     kinds = [unicodedata.category(chr(c)) for c in range(0x32000)]
     points = [c for c in range(1, len(kinds) - 1) if c % 16 == 0 or len(set(kinds[c - 1 : c + 2])) > 1]
     points = [c for c in points if not 0xD800 <= c < 0xE000]
@@ -139,6 +144,37 @@ def test_malformed_files_are_errors(text: str, tmp_path: pathlib.Path, native_pr
         NativeTokenizer(native_program("tokenizer_cli"), path).load()
     assert refused.value.status == BUNDLE
     assert "\n" not in str(refused.value)
+
+
+def test_every_upper_case_letter_becomes_the_lower_case_of_hf(
+    trained: dict[str, Json], write: Write, native_program: Program
+) -> None:
+    """All code points that have a lower case, a letter beside each: no rule looks at neighbours."""
+    pair = Pair(native_program("tokenizer_cli"), write(varied(trained["clip"], CLIP_VARIANTS["lower case only"])))
+    letters = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000 and chr(c) != chr(c).lower()]
+    assert len(letters) > 1300
+    assert_same_ids(
+        pair, ["".join(f"a{letter} " for letter in letters[i : i + 50]) for i in range(0, len(letters), 50)]
+    )
+
+
+def test_transformers_own_clip_tokenizer_gives_the_same_ids(
+    trained: dict[str, Json], write: Write, native_program: Program
+) -> None:
+    """CLIPTokenizer on 4000 texts, between the two tokens that it puts around each."""
+    from transformers import CLIPTokenizer
+
+    model = trained["clip"]["model"]
+    clip = CLIPTokenizer(vocab=model["vocab"], merges=[tuple(pair) for pair in model["merges"]])
+    parsed = json.loads(clip.backend_tokenizer.to_str())
+    assert unsupported_parts(parsed) == []
+    native = NativeTokenizer(native_program("tokenizer_cli"), write(parsed))
+    texts = ["", " ", "What's the CAT's colour?  It'll be 12345", *generate(4000, seed=23, specials=[CLIP_START])]
+    found = native.encode([text.encode() for text in texts])
+    wanted = [clip(text).input_ids for text in texts]
+    start, end = clip.bos_token_id, clip.eos_token_id
+    wrong = [text for text, ids, full in zip(texts, found, wanted, strict=True) if [start, *ids, end] != full]
+    assert not wrong, f"{len(wrong)} of {len(texts)} differ, e.g. {wrong[0]!r}"
 
 
 # ---- plain spans and malformed text ------------------------------------------------------------------------------
@@ -207,6 +243,8 @@ def test_malformed_utf8_counts_as_python_replaces_it(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tool", ["make_unicode_classes.py", "make_unicode_normalization.py"])
+@pytest.mark.parametrize(
+    "tool", ["make_unicode_classes.py", "make_unicode_lowercase.py", "make_unicode_normalization.py"]
+)
 def test_generated_tables_are_up_to_date(tool: str) -> None:
     subprocess.run([sys.executable, str(REPO / "tools" / tool), "--check"], check=True)

@@ -7,14 +7,15 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from edgeprune.tokenizer_parts import SPLIT_PATTERNS
+from edgeprune.tokenizer_parts import CLIP_PATTERNS, SPLIT_PATTERNS
 from tests.runtime.tokenizer_texts import generate
 
 Json = dict[str, Any]
 Change = Callable[[Json], None]
 SPECIALS = ["<unk>", "<s>", "</s>"]
+CLIP_START, CLIP_END = "<|startoftext|>", "<|endoftext|>"
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 
 
@@ -45,6 +46,36 @@ def trained_sentencepiece() -> Json:
     parsed = _parsed(tokenizer)
     parsed["added_tokens"] = [token for token in parsed["added_tokens"] if token["content"] in SPECIALS]
     return parsed
+
+
+def trained_clip() -> Json:
+    """CLIP style: lower case, one kind of white space, no word across it, and the end of a word marked."""
+    tokenizer = Tokenizer(models.BPE(unk_token=CLIP_END, end_of_word_suffix="</w>", continuing_subword_prefix=""))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(CLIP_SPLITS[0]), "removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    seeds = dict.fromkeys([*letters, *(letter + "</w>" for letter in letters)])
+    trainer = trainers.BpeTrainer(
+        vocab_size=700, initial_alphabet=letters, end_of_word_suffix="</w>", show_progress=False
+    )
+    tokenizer.train_from_iterator(generate(2000, seed=13), trainer)
+    trained = _parsed(tokenizer)
+    # as CLIP's own: all bytes, all bytes at the end of a word, merges in their order, special tokens last
+    merges = trained["model"]["merges"]
+    tokens = dict.fromkeys([*seeds, *("".join(pair) for pair in merges), CLIP_START, CLIP_END])
+    trained["model"]["vocab"] = {token: index for index, token in enumerate(tokens)}
+    adding({"content": CLIP_START, "special": True, "normalized": True}, {"content": CLIP_END, "special": True})(
+        trained
+    )
+    return trained
 
 
 def _parsed(tokenizer: Tokenizer) -> Json:
@@ -101,6 +132,12 @@ def without_tokens(*tokens: str) -> Change:
         model["merges"] = [m for m in model["merges"] if m[0] in vocab and m[1] in vocab and "".join(m) in vocab]
 
     return change
+
+
+def numbered_anew(parsed: Json) -> None:
+    """Gives added tokens of the vocabulary their ids there."""
+    for token in parsed["added_tokens"]:
+        token["id"] = parsed["model"]["vocab"][token["content"]]
 
 
 def legacy_merges(parsed: Json) -> None:
@@ -178,6 +215,8 @@ FLAGGED_TEXTS = [
 
 # Two patterns: numbers in threes, numbers one by one.
 _PATTERNS = sorted(SPLIT_PATTERNS, key=len)
+# CLIP's, without and with its special tokens.
+CLIP_SPLITS = sorted(CLIP_PATTERNS, key=len)
 LITERAL_SPLITS: dict[str, Json] = {
     f"{behavior} at {pattern!r}{', inverted' if invert else ''}": literal_split(pattern, behavior, invert)
     for behavior in ("Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous")
@@ -277,20 +316,34 @@ SENTENCEPIECE_VARIANTS: dict[str, Change] = {
     "no decoder": setting("decoder", None),
 }
 
+CLIP_VARIANTS: dict[str, Change] = {
+    "as trained": lambda parsed: None,
+    "special tokens in the pattern": setting("pre_tokenizer.pretokenizers.0.pattern", {"Regex": CLIP_SPLITS[1]}),
+    "lower case only": setting("normalizer", {"type": "Lowercase"}),
+    "white space only": setting("normalizer", {"type": "Replace", "pattern": {"Regex": "\\s+"}, "content": " _ "}),
+    "no normalizer": setting("normalizer", None),
+    "whole words first": setting("model.ignore_merges", True),
+    "unknown letters": both(without_tokens("e</w>", "e", "Ã", "ð</w>"), numbered_anew),
+    "flags": FLAGGED,
+}
+
 REFUSED: dict[str, Change] = {
     "model.WordPiece": setting("model.type", "WordPiece"),
     "model.Unigram": setting("model.type", "Unigram"),
     "model.BPE with dropout": setting("model.dropout", 0.1),
     "model.BPE with continuing_subword_prefix": setting("model.continuing_subword_prefix", "##"),
-    "model.BPE with end_of_word_suffix": setting("model.end_of_word_suffix", "</w>"),
+    "model.BPE with end_of_word_suffix and byte_fallback": setting("model.end_of_word_suffix", "</w>"),
     'model.BPE with option "cache"': setting("model.cache", 7),
     "model without a type": lambda parsed: parsed["model"].pop("type"),
     "extra": setting("extra", 1),
     'version "2.0"': setting("version", "2.0"),
-    "normalizer.Lowercase": setting("normalizer", {"type": "Lowercase"}),
+    "normalizer.Strip": setting("normalizer", {"type": "Strip", "strip_left": True, "strip_right": True}),
     "normalizer.NFKC": setting("normalizer", sequence("normalizer", replace("a", "b"), {"type": "NFKC"})),
-    'normalizer.Replace with pattern "\\s+"': setting(
-        "normalizer", {"type": "Replace", "pattern": {"Regex": "\\s+"}, "content": " "}
+    'normalizer.Replace with pattern "\\s*"': setting(
+        "normalizer", {"type": "Replace", "pattern": {"Regex": "\\s*"}, "content": " "}
+    ),
+    'decoder.Replace with pattern "\\s+"': setting(
+        "decoder", {"type": "Replace", "pattern": {"Regex": "\\s+"}, "content": " "}
     ),
     "normalizer.Replace with an empty pattern": setting("normalizer", replace("", "b")),
     'normalizer.Prepend with option "append"': setting(
@@ -306,6 +359,7 @@ REFUSED: dict[str, Change] = {
         "pre_tokenizer", literal_split(" ", "MergedWithBoth")
     ),
     'pre_tokenizer.Split with behavior "Removed"': setting("pre_tokenizer", split(_PATTERNS[0], "Removed")),
+    'pre_tokenizer.Split with behavior "Isolated"': setting("pre_tokenizer", split(CLIP_SPLITS[0])),
     'pre_tokenizer.Metaspace with prepend_scheme "first" after another pre_tokenizer': setting(
         "pre_tokenizer", sequence("pre_tokenizer", {"type": "Digits"}, metaspace("first", True))
     ),
