@@ -22,10 +22,10 @@ help:  ## print this list
 demo: $(STAMPS)/demo $(LIBRARY)  ## install, export the demo model, ask about three pictures, draw the kept tokens
 	$(RUN)/python examples/demo/demo.py --output $(OUT)
 
-test: $(STAMPS)/dev $(STAMPS)/demo $(STAMPS)/tokenizers $(LIBRARY)  ## install and run the tests (not the slow ones)
+test: $(STAMPS)/dev $(STAMPS)/demo $(STAMPS)/rtx $(STAMPS)/tokenizers $(LIBRARY)  ## install and run the tests (not the slow ones)
 	$(RUN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
-test-slow: $(STAMPS)/dev $(STAMPS)/demo $(STAMPS)/tokenizers $(STAMPS)/rtx $(STAMPS)/aarch64 $(LIBRARY)  ## the slow tests: TensorRT-RTX builds, the 50-pair text parity, wheel, packages, aarch64
+test-slow: $(STAMPS)/dev $(STAMPS)/demo $(STAMPS)/tokenizers $(STAMPS)/rtx $(STAMPS)/aarch64 $(LIBRARY)  ## the slow tests: more TensorRT-RTX builds, the 50-pair text parity, wheel, packages, aarch64
 	$(RUN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 check: $(STAMPS)/dev  ## ruff, mypy and clang-format, as CI runs them
@@ -69,8 +69,8 @@ bench-retention: $(STAMPS)/demo $(LIBRARY)  ## accuracy by pruning method, keep 
 	mkdir -p .cache/emoji && cd .cache/emoji && { [ -f package/emoji.json ] || { npm pack --silent emoji-datasource-google@16.0.0 && tar xzf emoji-datasource-google-16.0.0.tgz package/emoji.json package/LICENSE package/img/google/64; }; }
 	EDGEPRUNE_DEMO_EMOJI=$(CURDIR)/.cache/emoji/package $(RUN)/python examples/demo_benchmark/retention.py .cache/retention $(RETENTION)
 
-bench-engines: $(STAMPS)/demo $(STAMPS)/rtx $(LIBRARY)  ## build TensorRT-RTX engines, no GPU needed; JSON under benchmarks/results
-	$(RUN)/python -m benchmarks.engine_builds benchmarks/results/$$(date +%F)-engine-builds.json
+bench-engines: $(STAMPS)/demo $(STAMPS)/rtx $(LIBRARY)  ## build TensorRT-RTX engines, no GPU needed (an hour, 8 GB of memory, 10 GB of disk); JSON under benchmarks/results, table in docs/targets.md
+	$(RUN)/python -m benchmarks.engine_builds benchmarks/results/$$(date +%F)-engine-builds.json --write-docs
 
 fuzz: $(STAMPS)/venv  ## fuzz the readers with libFuzzer (clang), FUZZ_SECONDS each; stops at a finding
 	tools/setup_system.sh --clang

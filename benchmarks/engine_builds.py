@@ -1,11 +1,13 @@
 """Build TensorRT-RTX engines of bundles on this machine, no GPU needed, and write times, sizes and peak memory as JSON.
 
     python -m benchmarks.engine_builds OUT.json BUNDLE=PRECISION[,decoder=int4]... [--gpus sm86,sm89,sm120]
+    python -m benchmarks.engine_builds OUT.json --write-docs
 
-For example `demo.bundle=fp16 llava.bundle=fp16`. Without bundles, those of docs/targets.md are exported first: the
-demo, and a LLaVA-1.5-shaped one of real widths, the whole ViT-L/14-336, two decoder layers and random weights, for
-fastervlm and divprune. Each build is a process of its own: its peak is what `wait4` reports. Takes minutes and about
-20 GB of disk.
+For example `demo.bundle=fp16 llava.bundle=fp16`. Without bundles, those of BUILDS are exported first and removed again,
+one after the other: the demo; a LLaVA-1.5-shaped one of real widths (the whole ViT-L/14-336, two decoder layers, random
+weights); and the same encoder with all of its 24 blocks in use before a small decoder; for fastervlm and divprune. Each
+build is a process of its own: its peak is what `wait4` reports. `--write-docs` makes the table of docs/targets.md.
+Takes an hour on two cores, 8 GB of memory and 10 GB of disk.
 """
 
 from __future__ import annotations
@@ -19,18 +21,37 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from typing import Any
+
+from benchmarks import docs_tables
 
 REPO = pathlib.Path(__file__).resolve().parent.parent
 COMMAND = (sys.executable, "-c", "from edgeprune.cli.main import entry; entry()")
-EXPORTS = {
-    "demo": ("--model", "demo", "--prune", "fastervlm", "--prune", "divprune"),
-    "llava15-2-layers": (
-        "--model", "llava15", "--random-weights", "--set", "text.num_hidden_layers=2", "--dtype", "fp16",
-        "--prune", "fastervlm", "--prune", "divprune",
+_BOTH = ("--prune", "fastervlm", "--prune", "divprune")
+_LLAVA = ("--model", "llava15", "--random-weights", "--set", "text.num_hidden_layers=2", *_BOTH)
+_SMALL_DECODER = {"num_hidden_layers": 1, "hidden_size": 512, "intermediate_size": 1024, "num_attention_heads": 8,
+                  "num_key_value_heads": 8}  # fmt: skip
+EXPORTS: dict[str, tuple[str, ...]] = {
+    "demo": ("--model", "demo", *_BOTH),
+    "llava15-2-layers": (*_LLAVA, "--dtype", "fp16"),
+    "llava15-2-layers-fp32": _LLAVA,
+    "vit-l-24-blocks": (
+        "--model", "llava15", "--random-weights", "--dtype", "fp16", "--set", "vision_feature_layer=-1",
+        *(word for key, value in _SMALL_DECODER.items() for word in ("--set", f"text.{key}={value}")), *_BOTH,
     ),
 }  # fmt: skip
-BUILDS = (("demo", "fp16"), ("demo", "vision=fp16,decoder=int4"), ("llava15-2-layers", "fp16"))
+BUILDS = (
+    ("demo", "fp16"),
+    ("demo", "vision=fp16,decoder=int4"),
+    ("demo", "int8"),
+    ("llava15-2-layers", "fp16"),
+    ("vit-l-24-blocks", "fp16"),
+    ("llava15-2-layers-fp32", "vision=int8,decoder=int4"),
+)
+NAME = "engine-builds"
+PAGE = REPO / "docs" / "targets.md"
+_HEADER = ("bundle", "precision", "engine", "seconds", "MiB", "peak MiB of the whole build")
 
 
 def edgeprune(*argv: object) -> tuple[int, float, str]:
@@ -72,10 +93,47 @@ def build(bundle: pathlib.Path, precision: str, gpus: str) -> dict[str, Any]:
         "seconds": round(seconds, 1),
         "peak_mib": peak >> 20,
         "estimate": next(line for line in text.splitlines() if line.startswith("needs about")),
-        "engines": [{key: e[key] for key in ("file", "seconds", "bytes")} for e in facts["engines"]],
+        "engines": [_engine(bundle, e) for e in facts["engines"]],
         "profiles": {e["file"]: e["fingerprint"]["options"]["profiles"] for e in facts["engines"]},
         "versions": facts["engines"][0]["fingerprint"]["versions"],
     }
+
+
+def _engine(bundle: pathlib.Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of one engine of build.json, and how large its graph is."""
+    from edgeprune.engines.graph_view import GraphView, load
+
+    name = facts["file"].replace(".engine", ".onnx")
+    kept = {key: facts[key] for key in ("file", "seconds", "bytes")}
+    kept |= {f"products_in_{word}": len(facts[word]) for word in ("fp16", "int8") if word in facts}
+    return {**kept, "nodes": sum(1 for _ in GraphView(name, load(bundle / "onnx" / name)).walk())}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The Markdown table of docs/targets.md."""
+    lines = []
+    for row in rows:
+        for index, engine in enumerate(row["engines"]):
+            first = index == 0
+            name, peak = (row["bundle"].removesuffix(".bundle"), f"{row['peak_mib']:,}") if first else ("", "")
+            size = f"{engine['bytes'] / 2**20:,.0f}"
+            lines.append((name, row["precision"] if first else "", engine["file"].removesuffix(".engine"),
+                          f"{engine['seconds']:.0f}", size, peak))  # fmt: skip
+    return docs_tables.markdown(_HEADER, lines)
+
+
+def measure(builds: Sequence[tuple[str, str]], gpus: str, out: pathlib.Path, folder: pathlib.Path | None) -> None:
+    """Builds one after the other and writes OUT after each; a bundle of EXPORTS is removed once it is not needed."""
+    rows: list[dict[str, Any]] = []
+    for index, (name, precision) in enumerate(builds):
+        bundle = pathlib.Path(name) if folder is None else exported(folder, name)
+        rows.append(build(bundle, precision, gpus))
+        out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        for engine in rows[-1]["engines"]:
+            print(bundle.name, precision, engine["file"], engine["seconds"], "s", engine["bytes"] >> 20, "MiB")
+        print(f"{bundle.name} {precision}: {rows[-1]['seconds']} s, peak {rows[-1]['peak_mib']} MiB", flush=True)
+        if folder is not None and name not in {later for later, _ in builds[index + 1 :]}:
+            shutil.rmtree(bundle)
 
 
 def main() -> None:
@@ -83,21 +141,21 @@ def main() -> None:
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("builds", nargs="*", metavar="BUNDLE=PRECISION")
     parser.add_argument("--gpus", default="sm86,sm89,sm120")
+    parser.add_argument("--write-docs", action="store_true")
     args = parser.parse_args()
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="engine-builds-", dir=REPO / "build")) if not args.builds else None
-    rows = []
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    pairs = [tuple(text.partition("=")[::2]) for text in args.builds] or list(BUILDS)
+    folder = None
+    if not args.builds:
+        (REPO / "build").mkdir(exist_ok=True)
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="engine-builds-", dir=REPO / "build"))
     try:
-        for text in args.builds or ["=".join(pair) for pair in BUILDS]:
-            name, _, precision = text.partition("=")
-            bundle = pathlib.Path(name) if folder is None else exported(folder, name)
-            rows.append(build(bundle, precision, args.gpus))
-            args.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-            for engine in rows[-1]["engines"]:
-                print(bundle.name, precision, engine["file"], engine["seconds"], "s", engine["bytes"] >> 20, "MiB")
-            print(f"{bundle.name} {precision}: {rows[-1]['seconds']} s, peak {rows[-1]['peak_mib']} MiB", flush=True)
+        measure(pairs, args.gpus, args.out, folder)
     finally:
         if folder is not None:
             shutil.rmtree(folder)
+    if args.write_docs:
+        docs_tables.replace(PAGE, NAME, table(json.loads(args.out.read_text(encoding="utf-8"))))
 
 
 if __name__ == "__main__":

@@ -1,56 +1,92 @@
-"""Inputs of a bundle's graphs to measure with: the golden picture and question where there are some, else made ones."""
+"""Inputs of a bundle's graphs to measure with: pictures and questions that are given, the golden pair, or made ones."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from edgeprune.bundle import Bundle
-from edgeprune.engines.quantise import run
+from edgeprune.engines.quantise import run_each
 from edgeprune.errors import UserError
 from edgeprune.manifest import Graph, Manifest, Preprocess
 
 Array = np.ndarray[Any, Any]
+Feeds = dict[str, Array]
 _TEXT_TOKENS = 16
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """Feeds of every graph, by tensor name, and what they are made of in words."""
+class Sample:
+    """One picture and one question, as the runtime prepares them.
+
+    Attributes:
+        pixels: (S,S,3) uint8, resized and cropped.
+        prompt_ids: of the whole prompt, the image marker once.
+        question_ids: of the question alone, for methods that read it; none: the prompt stands for it.
+    """
+
+    pixels: Array
+    prompt_ids: Array
+    question_ids: Array | None = None
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What to measure on; `source` names it in words, for build.json."""
 
     source: str
-    vision: dict[str, dict[str, Array]]
-    decoder: dict[str, Array]
+    items: tuple[Sample, ...]
+
+    def sha256(self) -> str:
+        """Of every pixel and id, in their order: part of a fingerprint."""
+        digest = hashlib.sha256()
+        for item in self.items:
+            for array in (item.pixels, item.prompt_ids, item.question_ids):
+                digest.update(b"" if array is None else repr(array.shape).encode() + array.tobytes())
+        return digest.hexdigest()
 
 
-def inputs(bundle: Bundle) -> Inputs:
-    """One picture with every visual token kept, and the prefill of its question.
+@dataclass(frozen=True)
+class Inputs:
+    """Feeds of every graph by tensor name, of one sample; `further`: those of the samples after the first."""
+
+    source: str
+    vision: dict[str, Feeds]
+    decoder: Feeds
+    further: tuple[Inputs, ...] = ()
+
+    def sets(self, stage: str, method: str) -> list[Feeds]:
+        """Feeds of one graph, of every sample; `method` counts for the stage "vision" only."""
+        every = (self, *self.further)
+        return [one.decoder if stage == "decoder" else one.vision[method] for one in every]
+
+
+def inputs(bundle: Bundle, samples: Samples | None = None) -> Inputs:
+    """Each picture with every visual token kept, and the prefill of its question; by default the golden pair.
 
     Raises:
         UserError: a graph reads a role that these inputs do not have.
     """
+    samples = samples or _own(bundle)
     manifest = bundle.manifest
+    texts = _text_embeds(bundle, samples)
     graphs = {method: stages[0] for method, stages in manifest.graphs.vision.items()}
-    edge = _shape(graphs[manifest.methods.default], "pixel_values")[2:]
-    golden = manifest.golden.outputs is not None
-    outputs = bundle.golden()[1] if golden else {}
-    noise = np.random.default_rng(0)
-    pixels = outputs["pixels_rgb"] if golden else noise.integers(0, 256, (*edge, 3), dtype=np.uint8)
-    ids = (
-        outputs["prompt_ids"] if golden else noise.integers(0, _shape_vocabulary(manifest.graphs.decoder), _TEXT_TOKENS)
-    )
-    values = normalise(pixels, manifest.preprocess)
-    vision = {name: _vision_feeds(graph, values, _slots(manifest, name)) for name, graph in graphs.items()}
-    text_ids = np.where(ids == manifest.tokens.image, 0, ids)[None].astype(np.int64)
-    embedding = manifest.graphs.embedding
-    text = _role_run(bundle, embedding, {_name(embedding, "input_ids"): text_ids}, "inputs_embeds")[0]
+    views = [normalise(sample.pixels, manifest.preprocess) for sample in samples.items]
+    slots = {name: _slots(manifest, name) for name in graphs}
+    vision = [{name: _vision_feeds(g, view, slots[name]) for name, g in graphs.items()} for view in views]
     default = manifest.methods.default
-    seen = _kept(bundle, manifest.graphs.vision[default], vision[default], _slots(manifest, default), text)
-    rows = np.concatenate([text, seen.astype(text.dtype)])
-    source = "the golden picture and question" if golden else "seeded noise, since the bundle has no golden tensors"
-    return Inputs(source, vision, _decoder_feeds(manifest.graphs.decoder, rows[-manifest.context_length :]))
+    stages, firsts = manifest.graphs.vision[default], [feeds[default] for feeds in vision]
+    seen = _kept(bundle, stages, firsts, slots[default], texts)
+    made = []
+    for sample, feeds, (text, _), visual in zip(samples.items, vision, texts, seen, strict=True):
+        rows = splice(text, sample.prompt_ids, manifest.tokens.image, visual)
+        decoder = _decoder_feeds(manifest.graphs.decoder, rows[-manifest.context_length :])
+        made.append(Inputs(samples.source, feeds, decoder))
+    return Inputs(samples.source, made[0].vision, made[0].decoder, tuple(made[1:]))
 
 
 def normalise(pixels: Array, preprocess: Preprocess) -> Array:
@@ -59,6 +95,38 @@ def normalise(pixels: Array, preprocess: Preprocess) -> Array:
     if not preprocess.folded:
         values = (values * preprocess.rescale - np.array(preprocess.mean)) / np.array(preprocess.std)
     return np.ascontiguousarray(values.transpose(2, 0, 1)[None], dtype=np.float32)
+
+
+def splice(text: Array, ids: Array, marker: int, visual: Array) -> Array:
+    """Prompt embeddings (T,D) with the visual tokens (K,D) in the place of the first marker; without one, in front."""
+    places = np.flatnonzero(ids == marker)
+    before, after = (text[: places[0]], text[places[0] + 1 :]) if len(places) else (text[:0], text)
+    return np.concatenate([before, visual.astype(text.dtype), after])
+
+
+def _own(bundle: Bundle) -> Samples:
+    """The golden picture and question, else seeded noise."""
+    manifest = bundle.manifest
+    if manifest.golden.outputs is not None:
+        golden = bundle.golden()[1]
+        sample = Sample(golden["pixels_rgb"], golden["prompt_ids"], golden.get("question_ids"))
+        return Samples("the golden picture and question", (sample,))
+    noise = np.random.default_rng(0)
+    edge = _shape(manifest.graphs.vision[manifest.methods.default][0], "pixel_values")[2:]
+    pixels = noise.integers(0, 256, (*edge, 3), dtype=np.uint8)
+    ids = noise.integers(0, _shape(manifest.graphs.decoder, "logits")[-1], _TEXT_TOKENS)
+    return Samples("seeded noise, since the bundle has no golden tensors", (Sample(pixels, ids),))
+
+
+def _text_embeds(bundle: Bundle, samples: Samples) -> list[tuple[Array, Array]]:
+    """Embeddings of the prompt (T,D) and of the question (M,D) of each sample."""
+    graph, image = bundle.manifest.graphs.embedding, bundle.manifest.tokens.image
+    wanted = []
+    for sample in samples.items:
+        wanted += [sample.prompt_ids, sample.prompt_ids if sample.question_ids is None else sample.question_ids]
+    feeds = [{_name(graph, "input_ids"): np.where(ids == image, 0, ids)[None].astype(np.int64)} for ids in wanted]
+    found = [rows[0][0] for rows in run_each(bundle.file(graph.file), feeds, [_name(graph, "inputs_embeds")])]
+    return list(zip(found[::2], found[1::2], strict=True))
 
 
 @dataclass(frozen=True)
@@ -75,7 +143,7 @@ def _slots(manifest: Manifest, method: str) -> _Slots:
     return _Slots(count, count if runs is None else max(run.last for run in runs))
 
 
-def _vision_feeds(graph: Graph, values: Array, slots: _Slots) -> dict[str, Array]:
+def _vision_feeds(graph: Graph, values: Array, slots: _Slots) -> Feeds:
     known = {
         "pixel_values": values,
         "keep_slots": np.zeros(slots.most, np.float32),
@@ -87,23 +155,29 @@ def _vision_feeds(graph: Graph, values: Array, slots: _Slots) -> dict[str, Array
     return {tensor.name: known[tensor.role] for tensor in graph.inputs}
 
 
-def _kept(bundle: Bundle, stages: tuple[Graph, ...], feeds: dict[str, Array], slots: _Slots, text: Array) -> Array:
-    """(K,D) visual embeddings of one picture; `text` (T,D) stands for the question, for methods that read it."""
-    if len(stages) == 1:
-        whole: Array = _role_run(bundle, stages[0], feeds, "visual_embeds")[0]
-        return whole
-    encode, select = stages
-    names = [tensor.name for tensor in encode.outputs]
-    made = run(bundle.file(encode.file), feeds, names)
-    known = {tensor.role: value for tensor, value in zip(encode.outputs, made, strict=True)}
-    known |= {"keep_slots": np.zeros(slots.most, np.float32), "text_embeds": text[None].astype(np.float32)}
-    known["text_mask"] = np.ones((1, len(text)), np.float32)
-    given = {tensor.name: known[tensor.role] for tensor in select.inputs}
-    kept: Array = _role_run(bundle, select, given, "visual_embeds")[0]
-    return kept
+def _kept(
+    bundle: Bundle,
+    stages: tuple[Graph, ...],
+    sets: Sequence[Feeds],
+    slots: _Slots,
+    texts: Sequence[tuple[Array, Array]],
+) -> list[Array]:
+    """(K,D) visual embeddings of every picture; the question is given to methods that read it."""
+    first, last = stages[0], stages[-1]
+    wanted = ["visual_embeds"] if first is last else [tensor.role for tensor in first.outputs]
+    names = [_name(first, role) for role in wanted]
+    made = list(run_each(bundle.file(first.file), sets, names))
+    if first is not last:
+        given = []
+        for values, (_, question) in zip(made, texts, strict=True):
+            known = {"keep_slots": np.zeros(slots.most, np.float32), "text_embeds": question[None].astype(np.float32)}
+            known |= {"text_mask": np.ones((1, len(question)), np.float32), **dict(zip(wanted, values, strict=True))}
+            given.append({tensor.name: known[tensor.role] for tensor in last.inputs})
+        made = list(run_each(bundle.file(last.file), given, [_name(last, "visual_embeds")]))
+    return [values[0][0] for values in made]
 
 
-def _decoder_feeds(graph: Graph, rows: Array) -> dict[str, Array]:
+def _decoder_feeds(graph: Graph, rows: Array) -> Feeds:
     """Prefill of the embeddings (T,D) with an empty cache."""
     count = len(rows)
     known = {
@@ -118,10 +192,6 @@ def _decoder_feeds(graph: Graph, rows: Array) -> dict[str, Array]:
     return feeds
 
 
-def _role_run(bundle: Bundle, graph: Graph, feeds: dict[str, Array], role: str) -> Array:
-    return run(bundle.file(graph.file), feeds, [_name(graph, role)])[0]
-
-
 def _name(graph: Graph, role: str) -> str:
     return next(tensor.name for tensor in (*graph.inputs, *graph.outputs) if tensor.role == role)
 
@@ -129,7 +199,3 @@ def _name(graph: Graph, role: str) -> str:
 def _shape(graph: Graph, role: str) -> tuple[int, ...]:
     tensor = next(tensor for tensor in (*graph.inputs, *graph.outputs) if tensor.role == role)
     return tuple(size if isinstance(size, int) else 1 for size in tensor.shape)
-
-
-def _shape_vocabulary(decoder: Graph) -> int:
-    return _shape(decoder, "logits")[-1]

@@ -3,11 +3,12 @@
 Which operators they are made of is the target's dialect (passes/forms.py), which types the precision:
 
 fp16 of an fp32 bundle: half.to_half, with the nodes that leave fp16's range on real inputs in fp32. int4: weights in
-blocks (int4.quantise); int8: Q/DQ pairs around the products of the vision graph (qdq.quantise); the rest in fp16.
+blocks (int4.quantise); int8: Q/DQ pairs around products (qdq.quantise); the rest, and the noisiest products, in fp16.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,12 @@ from edgeprune.manifest import Graph, ParityRow
 from edgeprune.tolerances import TOLERANCES
 
 ROLES = {"vision": "visual_embeds", "decoder": "logits"}
-#: products noisier than this stay in fp16; the first limit that meets the tolerance is taken.
-LIMITS = {"fp16": (1.0,), "int8": (0.1, 0.05, 0.03, 0.02), "int4": (0.2, 0.15, 0.12, 0.1)}
+#: products whose weights are noisier than this in int4 stay in fp16; the first limit that meets the tolerance is taken.
+INT4_LIMITS = (0.2, 0.15, 0.12, 0.1)
+#: how many of the products stay in fp16 instead of int8, the noisiest first; the first share that meets the tolerance.
+INT8_SHARES = (0.0, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4)
 #: part of a fingerprint: another number when a pass comes to make other graphs.
-REVISION = 2
+REVISION = 3
 PLAIN = forms.FORMS["plain"]
 
 
@@ -56,14 +59,16 @@ def require(bundle: Bundle, precision: dict[str, str]) -> None:
                 f"the bundle's {graph} graph is {has}: export the bundle again with --dtype fp32 to build {word}, or "
                 f"build --precision {has}."
             )
-    if precision["decoder"] == "int8":
-        raise UserError("int8 engines are made of vision graphs only: write --precision vision=int8,decoder=fp16.")
 
 
 def make(
-    bundle: Bundle, graph: Graph, name: str, word: str, feeds: dict[str, Any], folder: Path, form: forms.Form = PLAIN
-) -> Dialect:
+    bundle: Bundle, graph: Graph, name: str, word: str, sets: Sequence[quantise.Arrays], folder: Path,
+    form: forms.Form = PLAIN,
+) -> Dialect:  # fmt: skip
     """One graph in a precision and a dialect, written to `folder` unless it is the canonical one.
+
+    Args:
+        sets: feeds of the graph, one per calibration input: they give the ranges, and the worst of them judges.
 
     Raises:
         DialectError: the graph is not what a pass needs, or the dialect cannot hold it.
@@ -71,21 +76,22 @@ def make(
     """
     source = bundle.file(graph.file)
     if word == bundle.manifest.recipe.get("dtype", "fp32"):
-        return _accepted(formed_of(bundle, graph, name, feeds, folder, form))
-    found = numerics.ranges(source, feeds, folder)
+        return _accepted(formed_of(bundle, graph, name, sets, folder, form))
+    found = numerics.ranges(source, sets, folder)
     fp32 = numerics.keep_fp32(source, found)
     facts: dict[str, Any] = {"fp32": fp32, "fp16_cannot_hold": [str(r) for r in found.values() if not r.fits]}
     caches = [tensor.name for tensor in (*graph.inputs, *graph.outputs) if tensor.role.startswith(("past", "present"))]
     path = folder / source.name
-    for limit in LIMITS[word]:
-        model = _quantised(source, word, limit, (feeds, folder), facts)
+    wanted = _results(graph, source, sets)
+    for model, more in _quantised(source, word, sets, folder):
         formed = forms.apply(form.before, model)
-        model = half.to_half(model, fp32, caches)
-        facts["formed"] = formed | forms.apply(form.after, model)
+        half.to_half(model, fp32, caches)
+        formed |= forms.apply(form.after, model)
         _write(model, path, form)
-        row = _row(graph, name, word, feeds, source, path)
+        del model
+        row = _row(graph, name, word, wanted, _results(graph, path, sets, set(caches)))
         if row.passed:
-            return Dialect(path, row, facts)
+            return Dialect(path, row, {**facts, **more, "formed": formed})
     raise CheckFailed(
         f"{source.name} in {word}: {row.measure} is {row.value:.2g}, more than {row.tolerance:g}; nothing was changed, "
         "keep it in fp32 with --precision."
@@ -93,7 +99,7 @@ def make(
 
 
 def formed_of(
-    bundle: Bundle, graph: Graph, name: str, feeds: dict[str, Any], folder: Path, form: forms.Form
+    bundle: Bundle, graph: Graph, name: str, sets: Sequence[quantise.Arrays], folder: Path, form: forms.Form
 ) -> Dialect:
     """A graph in a dialect and the type that the bundle has: the canonical one, unless the dialect forms nodes of it.
 
@@ -113,7 +119,8 @@ def formed_of(
         return Dialect(source)
     path = folder / source.name
     _write(model, path, form)
-    return Dialect(path, _row(graph, name, word, feeds, source, path), {"fp32": [], "formed": formed})
+    row = _row(graph, name, word, _results(graph, source, sets), _results(graph, path, sets))
+    return Dialect(path, row, {"fp32": [], "formed": formed})
 
 
 def _accepted(made: Dialect) -> Dialect:
@@ -132,32 +139,56 @@ def _write(model: onnx.ModelProto, path: Path, form: forms.Form) -> None:
     WeightFile(path.with_suffix(".data")).save(model, path)
 
 
-def _quantised(source: Path, word: str, limit: float, work: tuple[dict[str, Any], Path], facts: dict[str, Any]) -> Any:
-    """The fp32 graph with the products whose noise is below `limit` in int8 or int4; others go to `facts`."""
+def _quantised(
+    source: Path, word: str, sets: Sequence[quantise.Arrays], scratch: Path
+) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """The fp32 graph with some products in int8 or int4, fewer each time, and what build.json says of them."""
     if word == "fp16":
-        return quantise.load(source)
-    measure = quantise.noise if word == "int8" else int4.noise
-    feeds, scratch = work
-    noise = measure(source, feeds, scratch)
-    facts["fp16"] = sorted(node for node, value in noise.items() if value > limit)
-    if word == "int4":
-        return int4.quantise(source, facts["fp16"])
-    return qdq.quantise(source, facts["fp16"], feeds, scratch)
+        yield quantise.load(source), {}
+    elif word == "int4":
+        noise = int4.noise(source, sets[0], scratch)
+        for limit in INT4_LIMITS:
+            higher = sorted(node for node, value in noise.items() if value > limit)
+            yield int4.quantise(source, higher), {"fp16": higher}
+    else:
+        ranges = qdq.activations(source, sets, scratch)
+        fixed = quantise.choosing(source)
+        order = sorted(ranges.keys() - fixed, key=lambda node: (-ranges[node].noise, node))
+        for share in INT8_SHARES:
+            count = int(share * len(order))
+            higher = sorted({*order[:count], *fixed})
+            rows = [{"node": node, **_shown(ranges[node])} for node in sorted(order[count:])]
+            yield qdq.quantise(source, higher, ranges), {"fp16": higher, "int8": rows}
 
 
-def _row(graph: Graph, name: str, word: str, feeds: dict[str, Any], source: Path, path: Path) -> ParityRow:
-    """The dialect against the canonical graph, both in onnxruntime."""
+def _shown(found: qdq.Activation) -> dict[str, float]:
+    """JSON-ready range statistics of what a product reads."""
+    values = {"low": found.low, "high": found.high, "rms": found.rms, "scale": found.scale, "noise": found.noise}
+    return {name: float(f"{value:.6g}") for name, value in values.items()}
+
+
+def _results(
+    graph: Graph, path: Path, sets: Sequence[quantise.Arrays], halves: Collection[str] = ()
+) -> list[np.ndarray[Any, Any]]:
+    """What the stage is judged by, for each set of feeds; those named in `halves` are given in fp16."""
+    output = next(tensor.name for tensor in graph.outputs if tensor.role == _role(graph))
+    given = [{n: v.astype(np.float16) if n in halves else v for n, v in feeds.items()} for feeds in sets]
+    return [found[0] for found in quantise.run_each(path, given, [output])]
+
+
+def _role(graph: Graph) -> str:
+    return "tokens" if graph.stage == "encode" else ROLES["decoder" if graph.stage == "decoder" else "vision"]
+
+
+def _row(graph: Graph, name: str, word: str, wanted: list[Any], made: list[Any]) -> ParityRow:
+    """The dialect against the canonical graph, both in onnxruntime; the worst of all inputs."""
     stage = "decoder" if graph.stage == "decoder" else "vision"
-    role = ROLES[stage]
-    output = [next(tensor.name for tensor in graph.outputs if tensor.role == role)]
-    caches = {tensor.name for tensor in graph.inputs if tensor.role.startswith("past")}
-    kind = np.float32 if word == "fp32" else np.float16
-    halves = {key: value.astype(kind) if key in caches else value for key, value in feeds.items()}
-    (wanted,), (made,) = quantise.run(source, feeds, output), quantise.run(path, halves, output)
-    measure, value = (
-        (f"max difference of {role}, relative", relative(made, wanted))
+    how, text = (
+        (relative, f"max difference of {_role(graph)}, relative")
         if word in ("fp16", "fp32")
-        else (f"1 - cosine of {role}", distance(made, wanted))
+        else (distance, f"1 - cosine of {_role(graph)}")
     )
-    tolerance = TOLERANCES[role if word == "fp32" else f"{role}_{word}"]
-    return ParityRow(f"{stage}/{name}", f"{measure} ({word} in onnxruntime)", value, tolerance, value <= tolerance)
+    value = max(how(found, exact) for found, exact in zip(made, wanted, strict=True))
+    tolerance = TOLERANCES[ROLES[stage] if word == "fp32" else f"{ROLES[stage]}_{word}"]
+    worst = f", worst of {len(made)} inputs" if len(made) > 1 else ""
+    return ParityRow(f"{stage}/{name}", f"{text} ({word} in onnxruntime{worst})", value, tolerance, value <= tolerance)

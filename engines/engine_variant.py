@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from edgeprune import devices
 from edgeprune.bundle import Bundle
-from edgeprune.engines import calibration, dialects, precisions, tensorrt
+from edgeprune.engines import calibration, dialects, precisions, tensorrt, timing_cache
 from edgeprune.engines.engine_plan import EnginePlan, plans
 from edgeprune.engines.passes import forms
 from edgeprune.engines.targets import Target
@@ -30,14 +30,29 @@ def require(bundle: Bundle, target: Target, precision: dict[str, str]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What one build works with; `inputs` where graphs are changed and measured, `say` tells the user how it goes."""
+    """What one build works with; `inputs` where graphs are changed and measured, `timings` where the library has such a
+    cache; `say` tells the user how it goes."""
 
     bundle: Bundle
     target: Target
     precision: dict[str, str]
     writer: VariantWriter
     inputs: calibration.Inputs | None
+    timings: Path | None
     say: Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a build may be told.
+
+    Attributes:
+        samples: to calibrate and judge with; None: the golden picture and question.
+        timing_cache: keep and reuse timings of kernels, where the library has such a cache.
+    """
+
+    samples: calibration.Samples | None = None
+    timing_cache: bool = True
 
 
 def module_of(target: Target) -> tensorrt.Module:
@@ -45,13 +60,15 @@ def module_of(target: Target) -> tensorrt.Module:
     return cast(tensorrt.Module, target.builder.replace("-", "_"))
 
 
-def fingerprint(bundle: Bundle, plan: EnginePlan, target: Target, word: str) -> dict[str, Any]:
+def fingerprint(
+    bundle: Bundle, plan: EnginePlan, target: Target, word: str, options: Options | None = None
+) -> dict[str, Any]:
     """All that decides what an engine is; engines of one fingerprint serve the same, though their bytes may differ.
 
     TensorRT-RTX builds for compute capabilities, whatever the machine has; TensorRT builds for the machine's GPU, so
     its name, driver and JetPack count.
     """
-    module = module_of(target)
+    module, options = module_of(target), options or Options()
     names = (plan.graph.file, *plan.graph.data)
     nothing = dict.fromkeys(devices.FACTS)
     return {
@@ -64,6 +81,8 @@ def fingerprint(bundle: Bundle, plan: EnginePlan, target: Target, word: str) -> 
             "precision": word,
             "dialect": target.dialect,
             "dialect_revision": dialects.REVISION,
+            "calibration": None if options.samples is None else options.samples.sha256(),
+            "timing_cache": timing_cache.serves(module) and options.timing_cache,
             "profiles": plan.profiles_json(),
         },
         "graph_sha256": {name: bundle.manifest.files[name].sha256 for name in names},
@@ -77,7 +96,7 @@ def key_of(fingerprints: list[dict[str, Any]]) -> str:
 
 def build(
     bundle: Bundle, target: Target, precision: dict[str, str], *, rebuild: bool = False,
-    say: Callable[[str], None] = lambda text: None,
+    options: Options | None = None, say: Callable[[str], None] = lambda text: None,
 ) -> tuple[str, bool]:  # fmt: skip
     """Writes the variant into the bundle: an engine per vision graph, and one for the decoder with two profiles.
 
@@ -90,8 +109,8 @@ def build(
     """
     require(bundle, target, precision)
     tensorrt.require(module_of(target))
-    todo = plans(bundle.manifest)
-    prints = [fingerprint(bundle, plan, target, precision[plan.stage]) for plan in todo]
+    todo, options = plans(bundle.manifest), options or Options()
+    prints = [fingerprint(bundle, plan, target, precision[plan.stage], options) for plan in todo]
     slug, key = precisions.slug(target.slug, precision), key_of(prints)
     if not rebuild and any(v.slug == slug and v.key == key for v in bundle.manifest.variants):
         bundle.variant(slug)
@@ -99,7 +118,9 @@ def build(
     for line in [head_line(prints[0]), *(line for plan in todo for line in config_lines(plan))]:
         say(line)
     with VariantWriter(bundle.path, slug, key) as writer:
-        job = Job(bundle, target, precision, writer, _inputs(bundle, precision, target), say)
+        timings = writer.path / timing_cache.FILE if prints[0]["options"]["timing_cache"] else None
+        job = Job(bundle, target, precision, writer, _inputs(bundle, precision, target, options.samples), timings, say)
+        known = timings and timing_cache.seed(bundle, timing_cache.facts(prints[0]), writer.path, say)
         made = [_engine(job, plan) for plan in todo]
         engines = [facts | {"fingerprint": found} for (facts, _), found in zip(made, prints, strict=True)]
         facts = {
@@ -108,17 +129,21 @@ def build(
         }  # fmt: skip
         if job.inputs is not None:
             facts["measured_on"] = job.inputs.source
+        if timings is not None:
+            facts["timing_cache"] = {"facts": timing_cache.facts(prints[0]), "begun_with": known}
         (writer.path / "build.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         entry = {"target": target.name, "precision": precision, "build": writer.name("build.json")}
         writer.commit({**entry, "parity": to_json([row for _, row in made if row is not None])})
     return slug, True
 
 
-def _inputs(bundle: Bundle, precision: dict[str, str], target: Target) -> calibration.Inputs | None:
+def _inputs(
+    bundle: Bundle, precision: dict[str, str], target: Target, samples: calibration.Samples | None
+) -> calibration.Inputs | None:
     """Inputs to measure with, where a graph becomes another."""
     has = bundle.manifest.recipe.get("dtype", "fp32")
     same = set(precision.values()) == {has} and not forms.find(target.dialect).changes
-    return None if same else calibration.inputs(bundle)
+    return None if same else calibration.inputs(bundle, samples)
 
 
 def _engine(job: Job, plan: EnginePlan) -> tuple[dict[str, Any], ParityRow | None]:
@@ -131,6 +156,7 @@ def _engine(job: Job, plan: EnginePlan) -> tuple[dict[str, Any], ParityRow | Non
             list(plan.profiles.values()),
             compute_capabilities=job.target.compute_capabilities,
             module=module_of(job.target),
+            timings=job.timings,
         )
     seconds = round(time.monotonic() - started, 1)
     (job.writer.path / plan.file).write_bytes(engine)
@@ -140,15 +166,17 @@ def _engine(job: Job, plan: EnginePlan) -> tuple[dict[str, Any], ParityRow | Non
 
 def _dialect(job: Job, plan: EnginePlan, folder: Path) -> dialects.Dialect:
     """The graph that becomes the engine, and what it is told about it."""
-    word, inputs = job.precision[plan.stage], job.inputs
-    feeds: dict[str, Any] = {}
-    if inputs is not None:
-        feeds = inputs.decoder if plan.stage == "decoder" else inputs.vision[plan.name]
-    form = forms.find(job.target.dialect)
-    made = dialects.make(job.bundle, plan.graph, plan.name, word, feeds, folder, form)
+    word = job.precision[plan.stage]
+    if plan.graph.stage == "select":  # at most the projector's products; what it picks by must not lose digits
+        word = job.bundle.manifest.recipe.get("dtype", "fp32")
+    sets = [] if job.inputs is None else job.inputs.sets(plan.stage, plan.name)
+    made = dialects.make(job.bundle, plan.graph, plan.name, word, sets, folder, forms.find(job.target.dialect))
     if made.row is not None:
-        kept = len(made.facts["fp32"])
-        job.say(f"{plan.file}: {made.row.measure} {made.row.value:.2g}; beyond fp16 and left in fp32: {kept} node(s)")
+        facts = made.facts
+        told = [f"{made.row.measure} {made.row.value:.2g}", f"left in fp32, beyond fp16: {len(facts['fp32'])} node(s)"]
+        if "fp16" in facts:
+            told.append(f"left in fp16, too noisy in {word}: {len(facts['fp16'])} product(s)")
+        job.say(f"{plan.file}: {'; '.join(told)}")
     return made
 
 

@@ -29,7 +29,7 @@ MIN_ONNXRUNTIME = "1.18"
 #: MatMulNBits' accuracy_level for int8 activations.
 INTEGER_ACTIVATIONS = 4
 #: what the library appends to the name of a Gemm that it makes a MatMul of.
-_OF_GEMM = "_MatMul"
+OF_GEMM = "_MatMul"
 
 
 def quantise_step(graph: Path, fp32: list[str], weights: Path | None = None) -> onnx.ModelProto:
@@ -50,7 +50,7 @@ def quantise(graph: Path, fp32: list[str], weights: Path | None = None, *, stand
             load(graph, weights), bits=4, block_size=BLOCK, is_symmetric=True,
             quant_format=QuantFormat.QDQ if standard else QuantFormat.QOperator,
             accuracy_level=None if standard else INTEGER_ACTIVATIONS,
-            op_types_to_quantize=("MatMul",), nodes_to_exclude=[*fp32, *(name + _OF_GEMM for name in fp32)],
+            op_types_to_quantize=("MatMul",), nodes_to_exclude=[*fp32, *(name + OF_GEMM for name in fp32)],
         )  # fmt: skip
         # Only MatMul is known there. A Gemm becomes one, and the shapes noted before would contradict its new weight.
         work.model.replace_gemm_with_matmul()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeprune.bundle import Bundle
 from edgeprune.engines import calibration
 from edgeprune.engines.half import LARGEST, fp32_nodes
-from edgeprune.engines.quantise import Arrays, linked, run
+from edgeprune.engines.quantise import Arrays, linked, run_each
 from edgeprune.engines.weightless import value_types
 from edgeprune.errors import UserError
 
@@ -40,8 +40,9 @@ class Range:
         return f"{self.node} ({self.operator}) makes {problem}"
 
 
-def ranges(graph: Path, feeds: Arrays, scratch: Path) -> dict[str, Range]:
-    """First output of every node that makes floats -> its range; a probe in the folder `scratch` is removed again."""
+def ranges(graph: Path, sets: Sequence[Arrays], scratch: Path) -> dict[str, Range]:
+    """First output of every node that makes floats -> its range over all sets of feeds; a probe in the folder `scratch`
+    is removed again."""
     model = onnx.load(graph, load_external_data=False)
     kinds = value_types(model)
     nodes = [node for node in model.graph.node if kinds.get(node.output[0]) in _FLOATS]
@@ -52,7 +53,8 @@ def ranges(graph: Path, feeds: Arrays, scratch: Path) -> dict[str, Range]:
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         probe = linked(model, graph.parent, Path(folder))
         names = [f"probe_{what}_{index}" for index in range(len(nodes)) for what in ("largest", "finite")]
-        values = [float(value) for value in run(probe, feeds, names)]
+        table = np.array([[float(value) for value in found] for found in run_each(probe, sets, names)])
+    values = table.max(0).tolist()  # NaN in one is NaN in all
     made = zip(nodes, values[::2], values[1::2], strict=True)
     return {n.output[0]: Range(n.name or n.output[0], n.op_type, size, zero == 0) for n, size, zero in made}
 
@@ -82,7 +84,7 @@ def check_bundle(bundle: Bundle, stages: Collection[str]) -> list[Outlier]:
         path = bundle.file(graph.file)
         # The data files are linked, so the probe has to lie on the file system of the bundle.
         try:
-            rows = offenders(path, ranges(path, feeds, bundle.path.parent))
+            rows = offenders(path, ranges(path, [feeds], bundle.path.parent))
         except OSError as error:
             raise UserError(f"cannot write beside {bundle.path}, as this check must: {error.strerror}.") from error
         found += [Outlier(path.name, r.node, r.operator, r.largest if r.finite else None, r.finite) for r in rows]

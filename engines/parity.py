@@ -101,7 +101,7 @@ def _of_dialect(
     # links need the file system of the bundle
     with tempfile.TemporaryDirectory(dir=bundle.path.parent) as folder:
         try:
-            made = dialects.formed_of(bundle, graph, name, feeds, Path(folder), form)
+            made = dialects.formed_of(bundle, graph, name, [feeds], Path(folder), form)
         except DialectError as error:
             yield ParityRow(label, str(error), math.inf, 0.0, False)
             return

@@ -9,7 +9,9 @@ import onnx
 
 from edgeprune import machine
 from edgeprune.bundle import Bundle
+from edgeprune.engines import build_time
 from edgeprune.engines.engine_plan import plans
+from edgeprune.engines.graph_view import GraphView
 from edgeprune.engines.targets import Target
 from edgeprune.errors import UserError
 from edgeprune.manifest import Graph
@@ -28,14 +30,22 @@ CHANGE_FACTOR = 4.0
 #: the library itself, and what an engine has besides its weights, per compute capability
 ENGINE_BASE_BYTES = 1 << 30
 ENGINE_BYTES = 16 << 20
+#: bytes of a weight in an engine; int4 with a scale of two bytes for every 32
+STORED = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5625}
 
 
 @dataclass(frozen=True)
 class Needs:
-    """Upper estimates in bytes: resident memory at the peak, and disk of the bundle's file system."""
+    """What a build takes.
+
+    Attributes:
+        memory, disk: upper estimates in bytes: resident at the peak, and of the bundle's file system.
+        seconds: of building the engines, an order of magnitude; None: there are no engines, or nothing was measured.
+    """
 
     memory: int
     disk: int
+    seconds: float | None = None
 
 
 def needs(bundle: Bundle, precision: dict[str, str]) -> Needs:
@@ -54,6 +64,7 @@ def engine_needs(bundle: Bundle, precision: dict[str, str], target: Target) -> N
     graphs = bundle.manifest.graphs
     has = bundle.manifest.recipe.get("dtype", "fp32")
     largest = disk = 0
+    work = []
     for plan in plans(bundle.manifest):
         changed = precision[plan.stage] != has
         weights = sum(bundle.manifest.files[name].bytes for name in (plan.graph.file, *plan.graph.data))
@@ -63,8 +74,17 @@ def engine_needs(bundle: Bundle, precision: dict[str, str], target: Target) -> N
         largest = max(largest, int(ENGINE_FACTOR * built) + (int(CHANGE_FACTOR * weights) if changed else 0))
         # An engine of two profiles may hold its weights twice, laid out for each: seen with both decoders tried.
         disk += int(1.1 * built) * len(plan.profiles) + (ENGINE_BYTES * max(1, len(target.compute_capabilities)))
+        whole = weights * STORED[precision[plan.stage]] / STORED[has] * len(plan.profiles)
+        work.append(build_time.Work(_nodes(bundle, plan.graph), len(plan.profiles), whole / 2**20))
     spare = max(sum(bundle.manifest.files[n].bytes for n in (g.file, *g.data)) for g in graphs)
-    return Needs(ENGINE_BASE_BYTES + largest, disk + (spare if set(precision.values()) != {has} else 0))
+    whole_disk = disk + (spare if set(precision.values()) != {has} else 0)
+    return Needs(ENGINE_BASE_BYTES + largest, whole_disk, build_time.seconds(work))
+
+
+def _nodes(bundle: Bundle, graph: Graph) -> int:
+    """Nodes of a graph at any depth."""
+    model = onnx.load(bundle.file(graph.file), load_external_data=False)
+    return sum(1 for _ in GraphView(graph.file, model).walk())
 
 
 def _stored(bundle: Bundle, graph: Graph) -> int:

@@ -87,11 +87,16 @@ def load(graph: Path, weights: Path | None = None) -> onnx.ModelProto:
 
 def run(graph: Path, feeds: Arrays, names: list[str]) -> list[np.ndarray[Any, Any]]:
     """Outputs of a graph by onnxruntime on this CPU."""
+    return next(run_each(graph, [feeds], names))
+
+
+def run_each(graph: Path, sets: Sequence[Arrays], names: list[str]) -> Iterator[list[np.ndarray[Any, Any]]]:
+    """The same for one set of feeds after the other; the graph is loaded once."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
-    found: list[np.ndarray[Any, Any]] = session.run(names, dict(feeds)) if names else []
-    return found
+    for feeds in sets:
+        yield session.run(names, dict(feeds)) if names else []
 
 
 def _with_outputs(model: onnx.ModelProto, names: list[str], weights: Path, folder: Path) -> Path:

@@ -49,11 +49,14 @@ def _backend(module: Module) -> Any:
     return importlib.import_module("polygraphy.backend.trt")
 
 
-def _config(module: Module, profiles: list[Any], compute_capabilities: Sequence[tuple[int, int]]) -> Any:
+def _config(
+    module: Module, profiles: list[Any], compute_capabilities: Sequence[tuple[int, int]], timings: pathlib.Path | None
+) -> Any:
     if module == "tensorrt_rtx":
         rtx = importlib.import_module("polygraphy.backend.tensorrt_rtx")
         return rtx.CreateConfigRTX(compute_capabilities=list(compute_capabilities), profiles=profiles)
-    return _backend(module).CreateConfig(profiles=profiles, tf32=OPTIONS["tf32"])
+    known = str(timings) if timings is not None and timings.exists() else None
+    return _backend(module).CreateConfig(profiles=profiles, tf32=OPTIONS["tf32"], load_timing_cache=known)
 
 
 def build_engine_bytes(
@@ -62,6 +65,7 @@ def build_engine_bytes(
     *,
     compute_capabilities: Sequence[tuple[int, int]],
     module: Module = "tensorrt_rtx",
+    timings: pathlib.Path | None = None,
 ) -> bytes:
     """Builds one ONNX graph into a serialized engine.
 
@@ -71,6 +75,7 @@ def build_engine_bytes(
         compute_capabilities: GPUs the engine is for, e.g. [(8, 6)]. TensorRT-RTX builds for GPUs that are not
             present; standard TensorRT builds for the GPU of this machine and takes an empty list.
         module: which of the two libraries.
+        timings: a timing cache, which TensorRT reads when it is there and adds to; TensorRT-RTX writes an empty one.
 
     Raises:
         DependencyError: the module is not installed.
@@ -82,14 +87,18 @@ def build_engine_bytes(
     from polygraphy.exception import PolygraphyException
 
     network = trt.NetworkFromOnnxPath(str(graph), strongly_typed=OPTIONS["strongly_typed"])
-    config = _config(module, polygraphy_profiles(profiles, module), compute_capabilities)
+    config = _config(module, polygraphy_profiles(profiles, module), compute_capabilities, timings)
+    saved = None if timings is None else str(timings)
     log = io.StringIO()
     try:
         # Polygraphy writes pages to stdout; of those only the reason of a refusal is wanted.
         with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-            engine = trt.EngineBytesFromNetwork(network, config=config)()
+            engine = trt.EngineBytesFromNetwork(network, config=config, save_timing_cache=saved)()
     except PolygraphyException as error:
         raise UserError(f"{module} refuses {graph.name}: {_reason(log.getvalue()) or error}") from error
+    finally:
+        if timings is not None:  # Polygraphy's lock of the file
+            timings.with_name(f"{timings.name}.lock").unlink(missing_ok=True)
     return bytes(engine)
 
 

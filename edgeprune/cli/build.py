@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 
 from edgeprune.cli.arguments import add_no_verify
 from edgeprune.cli.output import mib, needs_extra
+from edgeprune.errors import UserError
 
 if TYPE_CHECKING:
     from edgeprune.bundle import Bundle
+    from edgeprune.engines.calibration import Samples
     from edgeprune.engines.preflight import Needs
     from edgeprune.engines.targets import Target
 
@@ -24,6 +26,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", required=True, metavar="T", help="see `edgeprune list targets`")
     parser.add_argument(
         "--precision", required=True, metavar="P", help="fp32, fp16, int8, int4, or e.g. vision=fp16,decoder=int4"
+    )
+    parser.add_argument(
+        "--calibrate",
+        type=Path,
+        metavar="DIR|FILE.jsonl",
+        help="pictures and questions that give the ranges of int8 engines; default: the golden picture and question",
+    )
+    parser.add_argument(
+        "--no-timing-cache",
+        action="store_true",
+        help="TensorRT: neither reuse nor keep timings of kernels; TensorRT-RTX times none",
     )
     parser.add_argument("--rebuild", action="store_true", help="build again what is there already")
     parser.add_argument("--force", action="store_true", help="build although memory or disk seem too small")
@@ -62,6 +75,8 @@ def _graphs(
         from edgeprune.engines import cpu, preflight
 
         cpu.require(bundle, target, precision)
+        if args.calibrate is not None:
+            raise UserError(f"{target.name} measures activations while it runs: --calibrate is for TensorRT targets.")
         _preflight(args, bundle, preflight.needs(bundle, precision))
         _announce(target, precision)
         return cpu.build(bundle, target, precision, rebuild=args.rebuild, say=_say)
@@ -75,20 +90,37 @@ def _engines(
     from edgeprune.engines import engine_variant, preflight
 
     engine_variant.require(bundle, target, precision)
+    samples = None if args.calibrate is None else _samples(args.calibrate, bundle, precision)
     findings = lint_findings(bundle, target)
     _say(lint_text(findings, target))
     if findings:
         return None
     _preflight(args, bundle, preflight.engine_needs(bundle, precision, target))
     _announce(target, precision)
-    return engine_variant.build(bundle, target, precision, rebuild=args.rebuild, say=_say)
+    options = engine_variant.Options(samples, timing_cache=not args.no_timing_cache)
+    return engine_variant.build(bundle, target, precision, rebuild=args.rebuild, options=options, say=_say)
+
+
+def _samples(path: Path, bundle: Bundle, precision: dict[str, str]) -> Samples:
+    """What to calibrate on."""
+    from edgeprune.cli import calibration_files
+
+    has = bundle.manifest.recipe.get("dtype", "fp32")
+    if set(precision.values()) == {has}:
+        raise UserError(f"an {has} engine of this bundle is its own graphs: --calibrate has nothing to measure.")
+    samples = calibration_files.read(path, bundle)
+    _say(f"calibration: {samples.source}")
+    return samples
 
 
 def _preflight(args: argparse.Namespace, bundle: Bundle, needs: Needs) -> None:
     """Says what the build needs; UserError when the machine has less, unless --force."""
-    from edgeprune.engines import preflight
+    from edgeprune.engines import build_time, preflight
 
     _say(f"needs about {needs.memory >> 20} MiB of memory and {needs.disk >> 20} MiB of disk")
+    if needs.seconds is not None:
+        about = build_time.rounded(needs.seconds)
+        _say(f"engines take about {about}: an order of magnitude, from builds on two x86 cores; measuring comes on top")
     if not args.force:
         preflight.require(bundle, needs)
 

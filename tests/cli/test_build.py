@@ -219,7 +219,7 @@ def test_a_changed_variant_is_refused(built: pathlib.Path, tmp_path: pathlib.Pat
         ("cpu", "fp32", ["own graphs are the fp32 ones"]),
         ("cpu", "embedding=int8", ["write a precision as int8 or as"]),
         ("cuda", "fp16", ["makes nothing for cuda so far"]),
-        ("tensorrt-rtx:sm86", "int8", ["int8 engines are made of vision graphs only"]),
+        ("tensorrt-rtx:sm75", "int4", ["has no precision 'int4'"]),
         ("tensorrt-rtx:sm89", "fp8", ["makes only fp32, fp16, int8, int4 for tensorrt-rtx:sm89 so far, not fp8"]),
         ("tensorrt-rtx:sm75", "fp32", ["has no precision 'fp32'"]),
         ("tensorrt:thor", "fp16", ["makes nothing for tensorrt:thor so far"]),

@@ -106,7 +106,7 @@ def test_trt_as_build_makes_it(tiny_bundle: pathlib.Path, tmp_path: pathlib.Path
     """Attention only in fp16; compared in onnxruntime, and nothing for TensorRT-RTX to refuse."""
     bundle = Bundle.open(tiny_bundle)
     name, graph, feeds = work(bundle)[-1]
-    made = dialects.make(bundle, graph, name, word, feeds, tmp_path, TRT)
+    made = dialects.make(bundle, graph, name, word, [feeds], tmp_path, TRT)
     attentions = {} if word == "fp32" else {"attention": 2}
     assert made.facts["formed"] == {"rms-norm": 5, "rotary": 4, **attentions}
     assert made.row is not None
@@ -122,15 +122,15 @@ def test_opset20_is_the_canonical_graph_and_its_fp16_form(tiny_bundle: pathlib.P
     bundle, form = Bundle.open(tiny_bundle), forms.find(JETPACK_6.dialect)
     for name, graph, feeds in work(bundle):
         source = bundle.file(graph.file)
-        exact = dialects.make(bundle, graph, name, "fp32", feeds, tmp_path, form)
+        exact = dialects.make(bundle, graph, name, "fp32", [feeds], tmp_path, form)
         assert (form.name, exact.path) == ("opset20", source), "so its results are the canonical graph's, exactly"
-        half = dialects.make(bundle, graph, name, "fp16", feeds, tmp_path, form)
+        half = dialects.make(bundle, graph, name, "fp16", [feeds], tmp_path, form)
         for made in (exact, half):
             model = onnx.load(made.path, load_external_data=False)
             assert base.opset_of(model) <= 20
             assert list(lint.check_view(lint.view_of(bundle, graph, made.path), JETPACK_6)) == []
     with pytest.raises(DialectError, match="no graph of the dialect opset20: it is of opset 21"):
-        dialects.make(bundle, graph, name, "int4", feeds, tmp_path, form)
+        dialects.make(bundle, graph, name, "int4", [feeds], tmp_path, form)
 
 
 def one(operator: str, *, opset: int = 20, domain: str = "", reads: tuple[str, ...] = ("x",)) -> onnx.ModelProto:
@@ -244,6 +244,6 @@ def test_tensorrt_rtx_builds_them(tiny_bundle: pathlib.Path, tmp_path: pathlib.P
     for plan in engine_plan.plans(bundle.manifest):
         if plan.name in ("fastervlm", "decoder"):
             graph, feeds = given[plan.name]
-            made = dialects.make(bundle, graph, plan.name, word, feeds, tmp_path, TRT)
+            made = dialects.make(bundle, graph, plan.name, word, [feeds], tmp_path, TRT)
             engine = tensorrt.build_engine_bytes(made.path, list(plan.profiles.values()), compute_capabilities=[(8, 6)])
             assert int.from_bytes(engine[16:24], "little") == len(engine)

@@ -5,21 +5,25 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import os
 import pathlib
 import shutil
 from typing import Any
 
+import onnx
 import pytest
 
 from edgeprune.bundle import MANIFEST, Bundle, scan_folder
 from edgeprune.engines import engine_plan, engine_variant, shapes, targets, tensorrt
 from edgeprune.errors import UserError
 from edgeprune.manifest import Graph, KvSpec, Manifest, Tensor
+from tests.cli.bad_images import write_picture
 from tests.cli.command import assert_user_error, edgeprune, killed_during_build, tree
+from tests.cli.test_check_show import reseal
 from tests.ground.sample import write_bundle
 
 has_rtx = importlib.util.find_spec("tensorrt_rtx") is not None
-needs_rtx = pytest.mark.skipif(not has_rtx, reason="tensorrt_rtx is not installed (make test-slow installs it)")
+needs_rtx = pytest.mark.skipif(not has_rtx, reason="tensorrt_rtx is not installed (make test installs it)")
 SM86 = targets.find("tensorrt-rtx:sm86")
 
 
@@ -144,7 +148,6 @@ def build_json(bundle: pathlib.Path) -> tuple[pathlib.Path, dict[str, Any]]:
 
 
 @needs_rtx
-@pytest.mark.slow
 def test_engines_are_written_with_their_fingerprints(built: tuple[pathlib.Path, str]) -> None:
     bundle, printed = built
     folder, facts = build_json(bundle)
@@ -165,7 +168,6 @@ def test_engines_are_written_with_their_fingerprints(built: tuple[pathlib.Path, 
 
 
 @needs_rtx
-@pytest.mark.slow
 def test_tensorrt_holds_the_profiles_that_build_json_names(built: tuple[pathlib.Path, str]) -> None:
     """Read back from the library's own profile objects; those inside an engine need a GPU to be read."""
     bundle = Bundle.open(built[0])
@@ -186,7 +188,6 @@ def test_tensorrt_holds_the_profiles_that_build_json_names(built: tuple[pathlib.
 
 
 @needs_rtx
-@pytest.mark.slow
 def test_equal_engines_are_kept_and_a_failed_build_changes_nothing(built: tuple[pathlib.Path, str]) -> None:
     bundle, before = built[0], tree(built[0])
     ask = ["build", bundle, "--target", "tensorrt-rtx:sm86", "--precision", "fp32"]
@@ -205,7 +206,6 @@ def test_equal_engines_are_kept_and_a_failed_build_changes_nothing(built: tuple[
 
 
 @needs_rtx
-@pytest.mark.slow
 def test_the_runtime_refuses_engines(built: tuple[pathlib.Path, str]) -> None:
     done = edgeprune("run", built[0], "--prompt", "q", "--variant", "tensorrt-rtx-sm86-fp32")
     assert_user_error(done, "holds engines for tensorrt-rtx:sm86")
@@ -222,7 +222,7 @@ def test_kill_9_during_a_build_leaves_the_engines_before(
 
 @needs_rtx
 @pytest.mark.slow
-@pytest.mark.parametrize("part", ["version", "capability", "engine"])
+@pytest.mark.parametrize("part", ["version", "capability", "engine", "graph"])
 def test_engines_that_do_not_fit_are_refused(
     built: tuple[pathlib.Path, str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
@@ -239,6 +239,12 @@ def test_engines_that_do_not_fit_are_refused(
         (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'Some GPU, 570.1, 12.0'\n")
         (tmp_path / "nvidia-smi").chmod(0o755)
         monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    elif part == "graph":  # another decoder with its own hash: the bundle is whole, the engine is of the one before
+        words = ["sha256 of onnx/decoder.onnx was"]
+        model = onnx.load(copy / "onnx" / "decoder.onnx", load_external_data=False)
+        model.doc_string = "changed"
+        onnx.save(model, copy / "onnx" / "decoder.onnx")
+        reseal(copy)
     else:
         words = ["decoder.engine has sha256"]
         content = bytearray((folder / "decoder.engine").read_bytes())
@@ -264,8 +270,43 @@ def write_and_hash(bundle: pathlib.Path, file: pathlib.Path, content: bytes) -> 
     (bundle / MANIFEST).write_text(json.dumps(manifest))
 
 
+def test_truncated_weights_stop_a_build_before_it_begins(tiny_bundle: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    copy = shutil.copytree(tiny_bundle, tmp_path / "short.bundle")
+    data = next((copy / "onnx").glob("*.data"))
+    os.truncate(data, data.stat().st_size // 2)
+    before = tree(copy)
+    ask = ["build", copy, "--target", "tensorrt-rtx:sm86", "--precision", "fp16", "--no-verify"]
+    assert_user_error(edgeprune(*ask), f"{data.name} has", "export the bundle again")
+    assert tree(copy) == before
+
+
 @needs_rtx
-@pytest.mark.slow
+def test_an_int8_decoder_is_calibrated_on_given_samples(tiny_bundle: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    copy = shutil.copytree(tiny_bundle, tmp_path / "calibrated.bundle")
+    for name in ("a.png", "b.png"):
+        write_picture(tmp_path / name)
+    ask = ["build", copy, "--target", "tensorrt-rtx:sm86", "--precision", "vision=fp16,decoder=int8"]
+    done = edgeprune(*ask, "--calibrate", tmp_path)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    folder, facts = build_json(copy)
+    assert facts["measured_on"] == f"2 sample(s) of {tmp_path.name}: 2 picture(s)"
+    assert "timing_cache" not in facts
+    decoder = facts["engines"][-1]
+    assert len(decoder["int8"]) + len(decoder["fp16"]) == 15
+    for row in decoder["int8"]:
+        assert row["low"] < row["high"]
+        assert row["scale"] == pytest.approx(max(-row["low"], row["high"]) / 127, rel=1e-5)
+    content = (folder / "decoder.engine").read_bytes()
+    assert int.from_bytes(content[16:24], "little") == len(content)
+    (variant,) = Bundle.open(copy).manifest.variants
+    assert all("worst of 2 inputs" in row.measure and row.passed for row in variant.parity)
+    assert decoder["fingerprint"]["options"]["calibration"] is not None
+    assert "there already" in edgeprune(*ask, "--calibrate", tmp_path).stdout
+    write_picture(tmp_path / "c.png")
+    assert "wrote variant" in edgeprune(*ask, "--calibrate", tmp_path).stdout, "other samples, another fingerprint"
+
+
+@needs_rtx
 def test_int8_and_int4_are_made_from_an_fp32_bundle(tiny_bundle: pathlib.Path, tmp_path: pathlib.Path) -> None:
     """The graphs were compared in onnxruntime before they were built."""
     copy = shutil.copytree(tiny_bundle, tmp_path / "mixed.bundle")

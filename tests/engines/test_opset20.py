@@ -45,8 +45,8 @@ def test_the_fp16_form_too_and_it_agrees(tiny_bundle: pathlib.Path, stage: str) 
     feeds = inputs.decoder if stage == "decoder" else inputs.vision[stage]
     folder = tiny_bundle.parent / f"opset20-{stage}"
     folder.mkdir()
-    assert dialects.make(bundle, graph, stage, "fp32", feeds, folder).path == bundle.file(graph.file)
-    made = dialects.make(bundle, graph, stage, "fp16", feeds, folder)
+    assert dialects.make(bundle, graph, stage, "fp32", [feeds], folder).path == bundle.file(graph.file)
+    made = dialects.make(bundle, graph, stage, "fp16", [feeds], folder)
     view = lint.view_of(bundle, graph, bundle.file(graph.file))
     assert_opset_20(dataclasses.replace(view, model=load(made.path)))
     role = "logits" if stage == "decoder" else "visual_embeds"

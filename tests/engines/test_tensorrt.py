@@ -11,7 +11,7 @@ from edgeprune.engines import shapes, tensorrt
 from edgeprune.errors import DependencyError, UserError
 
 has_rtx = importlib.util.find_spec("tensorrt_rtx") is not None
-needs_rtx = pytest.mark.skipif(not has_rtx, reason="tensorrt_rtx is not installed (make test-slow installs it)")
+needs_rtx = pytest.mark.skipif(not has_rtx, reason="tensorrt_rtx is not installed (make test installs it)")
 
 
 def test_shape_range_rejects_disorder() -> None:
