@@ -1,6 +1,6 @@
 """Times edgeprune, Hugging Face transformers (bf16) and OpenVINO GenAI (int4) on one checkpoint in one interleaved run.
 
-    python -m benchmarks.peers.run [--work DIR] [--variant cpu-int8] [--prune NAME]... [--trials 7]
+    python -m benchmarks.peers.run [--work DIR] [--precision P] [--prune NAME]... [--trials 7]
 The checkpoint has the shape of CLIP ViT-L/14-336 and a Llama of 1.1 B parameters, random weights. Needs 13 GB of disk
 below DIR, 16 GB of memory, and pip for the first preparation (a quarter of an hour); then about a minute per round.
 TTFT is picture in memory to first token for all, loading excluded. Every worker has its process and its environment;
@@ -23,7 +23,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.peers.environment import REPO, Prepared, prepare
+from benchmarks.peers.environment import PRECISION, REPO, Prepared, prepare, variant_of
 from benchmarks.peers.ratios import ratios
 from edgeprune import machine
 
@@ -130,7 +130,11 @@ def slug(text: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=pathlib.Path, default=REPO / ".cache" / "peers")
-    parser.add_argument("--variant", default="cpu-int8", help="a variant of the bundle, or `own` (cpu-int8)")
+    parser.add_argument(
+        "--precision",
+        default=PRECISION,
+        help=f"of edgeprune's variant, or `own` for the bundle's graphs ({PRECISION})",
+    )
     parser.add_argument(
         "--prune", action="append", help=f"methods of the bundle, the first one is timed ({', '.join(METHODS)})"
     )
@@ -138,8 +142,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.trials < 1:
         parser.error("--trials must be at least 1")
-    made = prepare(args.work, args.variant, tuple(args.prune or METHODS))
-    found = run(made, args.variant, args.trials)
+    made = prepare(args.work, args.precision, tuple(args.prune or METHODS))
+    found = run(made, variant_of(args.precision), args.trials)
     facts = found["machine"]
     folder = REPO / "benchmarks" / "results" / slug(f"{facts['processor']} {facts['cores']} cores")
     folder.mkdir(parents=True, exist_ok=True)
