@@ -116,6 +116,8 @@ def _sorted_out(
     """Each case's share of the runs: every answer of a group runs each graph equally often, in the cases' order."""
     result = {}
     vision = [Path(graph.file).stem for graph in graphs.vision[method]]
+    decoder = Path(graphs.decoder.file).stem
+    step = Path(graphs.decoder_step.file).stem if graphs.decoder_step is not None else decoder
     named = (node.name.startswith(PRUNING_PREFIX) for name in vision for run in runs[name] for node in run)
     marked = unpruned or any(named)
     shares = {name: _shares(name, found, len(group)) for name, found in runs.items() if name is not None and found}
@@ -125,11 +127,14 @@ def _sorted_out(
             mine = found[index]
             per_answer = len(mine) // (WARMUP + ANSWERS)
             mine = mine[WARMUP * per_answer :]
-            if name == Path(graphs.decoder.file).stem:
+            if name == decoder:
                 traced.runs.setdefault("prefill", {})[name] = mine[::per_answer]
-                traced.runs.setdefault("decode_step", {})[name] = mine[1::per_answer]
-            else:
-                traced.runs.setdefault("vision" if name in vision else "embed", {})[name] = mine
+            if name == step:
+                # The first decoder run of an answer is its prefill, unless another graph does that.
+                traced.runs.setdefault("decode_step", {})[name] = mine[step == decoder :: per_answer]
+            if name in (decoder, step):
+                continue
+            traced.runs.setdefault("vision" if name in vision else "embed", {})[name] = mine
         result[case] = traced
     return result
 
