@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from benchmarks.peers import ratios, run
+from benchmarks.peers import environment, random_scorer, ratios, run
 
 PROTOCOL = pathlib.Path(run.__file__).parent / "protocol.py"
 WORKER = """
@@ -74,6 +74,29 @@ def test_rounds_are_interleaved_and_the_first_is_not_recorded(worker: run.Worker
 def test_a_worker_that_dies_is_named() -> None:
     with pytest.raises(SystemExit, match="broken ended with 3"):
         run.Worker("broken", [sys.executable, "-c", "raise SystemExit(3)"])
+
+
+def test_what_a_run_needs_is_said_first(tmp_path: pathlib.Path) -> None:
+    said = run.needs(tmp_path, 7)
+    assert "13 GB of disk" in said
+    assert "8 rounds" in said
+    assert "to make" in said
+    (tmp_path / "peers.bundle").mkdir()
+    assert "made already" in run.needs(tmp_path, 7)
+
+
+def test_a_bundle_without_a_method_is_exported_anew(tiny_bundle: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    assert environment.serves(tiny_bundle, ("fastervlm", "none"))
+    assert not environment.serves(tiny_bundle, run.METHODS)
+    assert not environment.serves(tmp_path / "nothing", ())
+
+
+def test_the_scorer_of_random_weights_is_one_that_export_reads(tmp_path: pathlib.Path) -> None:
+    from edgeprune.export import background_weights
+
+    read = background_weights.read(random_scorer.write(tmp_path / "scorer.safetensors", (24, 24), 14))
+    assert (read.spec.grid, read.spec.patch_px) == ((24, 24), 14)
+    assert read.spec.mean == random_scorer.MEAN
 
 
 def test_ratios_by_hand() -> None:

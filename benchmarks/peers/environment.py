@@ -43,7 +43,7 @@ def variant_of(precision: str) -> str:
 
 
 def prepare(folder: pathlib.Path, precision: str, prune: tuple[str, ...]) -> Prepared:
-    """Makes below `folder` what is missing: about 13 GB, a quarter of an hour."""
+    """Makes below `folder` what is missing: about 13 GB, a quarter of an hour, 20 GB of memory for the variant."""
     folder.mkdir(parents=True, exist_ok=True)
     made = Prepared(
         folder / "checkpoint", folder / "peers.bundle", folder / "openvino" / "bin" / "python", folder / "openvino-int4"

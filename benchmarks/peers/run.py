@@ -1,8 +1,10 @@
 """Times edgeprune, Hugging Face transformers (bf16) and OpenVINO GenAI (int4) on one checkpoint in one interleaved run.
 
     python -m benchmarks.peers.run [--work DIR] [--precision P] [--prune NAME]... [--trials 7]
-The checkpoint has the shape of CLIP ViT-L/14-336 and a Llama of 1.1 B parameters, random weights. Needs 13 GB of disk
-below DIR, 16 GB of memory, and pip for the first preparation (a quarter of an hour); then about a minute per round.
+The checkpoint has the shape of CLIP ViT-L/14-336 and a Llama of 1.1 B parameters, random weights; so has the background
+scorer of its grid, none having been trained: its cost is real, its choice means nothing. Needs 13 GB of disk below DIR,
+20 GB of memory to build the variant (12 to run), and pip for the first preparation (a quarter of an hour); then about a
+minute per round. A bundle below DIR without one of the methods is exported anew.
 TTFT is picture in memory to first token for all, loading excluded. Every worker has its process and its environment;
 those that wait are suspended. Writes benchmarks/results/MACHINE/DATE-peers.json; quote its ratios only.
 """
@@ -122,6 +124,15 @@ def run(made: Prepared, variant: str, trials: int) -> dict[str, Any]:
     }
 
 
+def needs(work: pathlib.Path, trials: int) -> str:
+    """What a run takes, before it takes it."""
+    made = "made already" if (work / "peers.bundle").is_dir() else "a quarter of an hour to make"
+    return (
+        f"needs 13 GB of disk below {work} ({made}), 12 GB of memory (20 to build the variant) and a quiet machine; "
+        f"{trials + 1} rounds of about a minute on two cores, the first one unrecorded"
+    )
+
+
 def slug(text: str) -> str:
     """Letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
@@ -142,6 +153,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.trials < 1:
         parser.error("--trials must be at least 1")
+    print(needs(args.work, args.trials), file=sys.stderr)
     made = prepare(args.work, args.precision, tuple(args.prune or METHODS))
     found = run(made, variant_of(args.precision), args.trials)
     facts = found["machine"]
