@@ -54,7 +54,7 @@ def prepare(bundle: Bundle, feeds: dict[str, Array], folder: Path) -> Decoder:
     except in_place.NotMatched as reason:
         return Decoder(source, graph, feeds, reason=str(reason))
     described = in_place.described(graph)
-    given = _with_room(described, feeds)
+    given = with_room(described, feeds)
     # Links to the weights stand beside the graph for onnxruntime and go again: onnx reads no file that has several.
     with tempfile.TemporaryDirectory(dir=folder) as beside:
         path = quantise.linked(made, source.parent, Path(beside))
@@ -63,8 +63,8 @@ def prepare(bundle: Bundle, feeds: dict[str, Array], folder: Path) -> Decoder:
     return Decoder(folder / source.name, described, given, row)
 
 
-def _with_room(graph: Graph, feeds: dict[str, Array]) -> dict[str, Array]:
-    """The same prefill into a cache that has room for it, with a place to spare."""
+def with_room(graph: Graph, feeds: dict[str, Array]) -> dict[str, Array]:
+    """The same prefill into a cache of the kind `fixed` that has room for it, with a place to spare."""
     count = feeds[_name(graph, "inputs_embeds")].shape[1] + 1
     given = {}
     for tensor in graph.inputs:

@@ -20,6 +20,7 @@ from edgeprune import devices, machine
 from edgeprune.bundle import Bundle
 from edgeprune.engines import calibration, dialects, quantise
 from edgeprune.engines.accuracy import distance, relative
+from edgeprune.engines.cpu_decoder import with_room
 from edgeprune.engines.passes import forms
 from edgeprune.errors import DialectError
 from edgeprune.keep import keep_count
@@ -45,7 +46,12 @@ Row = ParityRow | NotCompared
 
 @dataclass(frozen=True)
 class _Pair:
-    """A graph beside its canonical one, in one precision, with inputs for both."""
+    """A graph beside its canonical one, in one precision.
+
+    Attributes:
+        feeds: of the canonical graph.
+        other_feeds: of the other one; None where it takes the same.
+    """
 
     label: str
     graph: Graph
@@ -53,6 +59,12 @@ class _Pair:
     other: Path
     word: str
     feeds: Mapping[str, Array]
+    other_feeds: Mapping[str, Array] | None = None
+
+    @property
+    def sides(self) -> tuple[tuple[Path, Mapping[str, Array]], ...]:
+        """Graph and feeds, the canonical ones first."""
+        return (self.canonical, self.feeds), (self.other, self.other_feeds or self.feeds)
 
 
 def rows(bundle: Bundle, *, layers: bool = False) -> Iterator[Row]:
@@ -114,23 +126,34 @@ def _of_dialect(
 
 
 def _of_variant(bundle: Bundle, variant: Variant, inputs: calibration.Inputs, layers: bool) -> Iterator[Row]:
-    assert variant.graphs is not None
     for name, graph, feeds in _work(bundle, inputs):
-        stage = "decoder" if name == "decoder" else "vision"
-        other = variant.graphs.decoder if stage == "decoder" else variant.graphs.vision[name][0]
-        label = f"variant {variant.slug}/{name}"
-        if other.file == graph.file:
-            yield ParityRow(label, "the canonical graph itself, values that differ", 0.0, 0.0, True)
-            continue
-        paths = bundle.file(graph.file), bundle.path / other.file
-        yield from _compared(bundle, _Pair(label, graph, *paths, variant.precision[stage], feeds), name, layers)
+        for label, other, word in _counterparts(variant, name):
+            if other.file == graph.file:
+                yield ParityRow(label, "the canonical graph itself, values that differ", 0.0, 0.0, True)
+                continue
+            given = with_room(other, feeds) if other.kv is not None and other.kv.kind == "fixed" else None
+            paths = bundle.file(graph.file), bundle.path / other.file
+            yield from _compared(bundle, _Pair(label, graph, *paths, word, feeds, given), name, layers)
+
+
+def _counterparts(variant: Variant, name: str) -> Iterator[tuple[str, Graph, str]]:
+    """Label, graph and precision of what a variant has in the place of a canonical graph."""
+    assert variant.graphs is not None
+    label = f"variant {variant.slug}/{name}"
+    if name != "decoder":
+        yield label, variant.graphs.vision[name][0], variant.precision["vision"]
+        return
+    first, *step = variant.precision["decoder"].split("+")
+    yield label, variant.graphs.decoder, first
+    if variant.graphs.decoder_step is not None:
+        yield f"{label} step", variant.graphs.decoder_step, step[0]
 
 
 def _compared(bundle: Bundle, pair: _Pair, name: str, layers: bool) -> Iterator[ParityRow]:
     """The result of the stage, the kept set where the graph chooses it, and the layers."""
     role = _MEASURED[pair.graph.stage]
     output = next(tensor.name for tensor in pair.graph.outputs if tensor.role == role)
-    (exact,), (found,) = (quantise.run(path, pair.feeds, [output]) for path in (pair.canonical, pair.other))
+    (exact,), (found,) = (quantise.run(path, feeds, [output]) for path, feeds in pair.sides)
     key = "logits" if role == "logits" else "visual_embeds"
     exactly = pair.word in ("fp32", "fp16")
     value = (relative if exactly else distance)(found, exact)
@@ -171,9 +194,7 @@ def _layers(bundle: Bundle, pair: _Pair) -> Iterator[ParityRow]:
     """What each layer adds to the residual stream, where both graphs have the tensor."""
     names = [_sums(path) for path in (pair.canonical, pair.other)]
     shared = [name for name in names[0] if name in set(names[1])]
-    exact, found = (
-        quantise.tensors(path, pair.feeds, shared, bundle.path.parent) for path in (pair.canonical, pair.other)
-    )
+    exact, found = (quantise.tensors(path, feeds, shared, bundle.path.parent) for path, feeds in pair.sides)
     for index, name in enumerate(shared):
         measured = relative if pair.word == "fp32" else distance
         value = measured(np.asarray(found[name], np.float32), np.asarray(exact[name], np.float32))
