@@ -1,6 +1,7 @@
 #include "backend.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "error.h"
 #include "float16.h"
@@ -37,6 +38,19 @@ const char* dtype_name(DType dtype) {
 std::vector<TensorPtr> Graph::run_into(const std::vector<NamedTensor>&, const std::vector<std::string>&,
                                        const std::vector<TensorPtr>&, RunContext&) const {
     throw Error(EP_ERROR_UNSUPPORTED, "this engine cannot write results into given memory");
+}
+
+// Ascending: where both share their memory, a block moves towards the beginning or stays.
+void Backend::copy_blocks(Tensor& from, Tensor& to, int64_t blocks) const {
+    const auto count = static_cast<size_t>(blocks);
+    const size_t from_block = from.bytes() / count;
+    const size_t to_block = to.bytes() / count;
+    if (to_block == 0) return;
+    const auto* source = static_cast<const uint8_t*>(from.data());
+    auto* target = static_cast<uint8_t*>(to.mutable_data());
+    for (size_t block = 0; block < count; ++block) {
+        std::memmove(target + block * to_block, source + block * from_block, to_block);
+    }
 }
 
 int64_t element_count(const Shape& shape) {

@@ -23,7 +23,9 @@ int64_t element_count(const Shape& shape);
 // "(1, 29, 576)"; a free dimension is written "?".
 std::string shape_text(const Shape& shape);
 
-// A row-major tensor that the backend owns. Immutable once it is an output or has been given to a run.
+// A row-major tensor that the backend owns. Immutable once it is an output or has been given to a run. data() and
+// mutable_data() are in the program's own memory: a backend of a device fetches what it has there on the first call, so
+// what nobody reads stays there. One thread at a time.
 class Tensor {
 public:
     virtual ~Tensor() = default;
@@ -90,9 +92,12 @@ public:
     virtual std::unique_ptr<Graph> open_graph(const std::string& path, const GraphOptions& options) const = 0;
     // Not initialised. Dimensions may be 0.
     virtual TensorPtr new_tensor(DType dtype, const Shape& shape) const = 0;
-    // The memory of `whole`, a tensor of this backend, from its beginning on, as a tensor of a shape that takes no more
-    // of it. It keeps that memory alive.
-    virtual TensorPtr view(const TensorPtr& whole, const Shape& shape) const = 0;
+    // A tensor of a shape that takes no more than `whole`, for copy_blocks from it: over the beginning of its memory,
+    // which it keeps alive, or in memory of its own where copies must not overlap.
+    virtual TensorPtr room_within(const TensorPtr& whole, const Shape& shape) const = 0;
+    // Both tensors are so many blocks of equal size; the beginning of each of `from` becomes that of `to`, which are no
+    // longer. Cannot fail where room_within gives the memory of `whole`: half a move could not be undone.
+    virtual void copy_blocks(Tensor& from, Tensor& to, int64_t blocks) const;
 };
 
 // The float32 values of a float32 or float16 tensor.

@@ -245,7 +245,7 @@ public:
         return std::make_shared<OrtTensor>(api_, Owned<ort::Value>(value, api_.release_value), "");
     }
 
-    TensorPtr view(const TensorPtr& whole, const Shape& shape) const override {
+    TensorPtr room_within(const TensorPtr& whole, const Shape& shape) const override {
         const size_t bytes = static_cast<size_t>(element_count(shape)) * dtype_bytes(whole->dtype());
         if (bytes > whole->bytes()) throw Error(EP_ERROR_INTERNAL, "a view is larger than what it shows");
         const auto& known = static_cast<const OrtTensor&>(*whole);

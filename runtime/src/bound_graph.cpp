@@ -159,7 +159,8 @@ void check_link(const GraphSpec& encode, const GraphSpec& select) {
     }
 }
 
-BoundGraph::BoundGraph(const GraphSpec& spec, std::unique_ptr<Graph> graph) : spec_(spec), graph_(std::move(graph)) {
+BoundGraph::BoundGraph(const GraphSpec& spec, std::unique_ptr<Graph> graph, const Backend& backend)
+    : spec_(spec), backend_(backend), graph_(std::move(graph)) {
     for (const TensorSpec& tensor : spec_.inputs) compare(spec_, tensor, graph_->inputs(), true);
     for (const TensorSpec& tensor : spec_.outputs) {
         compare(spec_, tensor, graph_->outputs(), false);

@@ -17,9 +17,11 @@ class BoundGraph {
 public:
     // Compares the manifest's tensors with the loaded graph's: names, element types, ranks and fixed dimensions.
     // Throws Error(EP_ERROR_BUNDLE).
-    BoundGraph(const GraphSpec& spec, std::unique_ptr<Graph> graph);
+    BoundGraph(const GraphSpec& spec, std::unique_ptr<Graph> graph, const Backend& backend);
 
     const GraphSpec& spec() const { return spec_; }
+    // Which loaded the graph: its inputs are tensors of it.
+    const Backend& backend() const { return backend_; }
     bool has_input(const std::string& role) const;
     // Throws Error(EP_ERROR_BUNDLE) when the graph has no such tensor.
     const TensorSpec& input(const std::string& role) const;
@@ -30,6 +32,7 @@ public:
 
 private:
     GraphSpec spec_;
+    const Backend& backend_;
     std::unique_ptr<Graph> graph_;
     std::vector<std::string> output_names_;
 };

@@ -39,22 +39,9 @@ std::vector<TensorPtr> KvCache::shortened(const std::vector<TensorPtr>& tensors,
     for (const TensorPtr& tensor : tensors) {
         // A copy of this cache may hold the tensor too. An empty cache gives its memory back.
         const bool ours = tensor.use_count() == 1 && length > 0;
-        room.push_back(ours ? backend_.view(tensor, shape) : backend_.new_tensor(spec_.dtype, shape));
+        room.push_back(ours ? backend_.room_within(tensor, shape) : backend_.new_tensor(spec_.dtype, shape));
     }
     return room;
-}
-
-// Ascending: where both share their memory, a head moves towards the beginning or stays.
-void KvCache::copy_heads(Tensor& from, Tensor& to) const noexcept {
-    const auto heads = static_cast<size_t>(spec_.heads);
-    const size_t from_head = from.bytes() / heads;
-    const size_t to_head = to.bytes() / heads;
-    if (to_head == 0) return;
-    const auto* source = static_cast<const uint8_t*>(from.data());
-    auto* target = static_cast<uint8_t*>(to.mutable_data());
-    for (size_t head = 0; head < heads; ++head) {
-        std::memmove(target + head * to_head, source + head * from_head, to_head);
-    }
 }
 
 TensorPtr KvCache::moved(Tensor& from, int64_t capacity) const {
@@ -126,10 +113,9 @@ void KvCache::truncate(int64_t length) {
 void KvCache::truncate_growing(int64_t length) {
     std::vector<TensorPtr> keys = shortened(keys_, length);
     std::vector<TensorPtr> values = shortened(values_, length);
-    // From here on nothing fails: half a move in place could not be undone.
     for (size_t layer = 0; layer < keys_.size(); ++layer) {
-        copy_heads(*keys_[layer], *keys[layer]);
-        copy_heads(*values_[layer], *values[layer]);
+        backend_.copy_blocks(*keys_[layer], *keys[layer], spec_.heads);
+        backend_.copy_blocks(*values_[layer], *values[layer], spec_.heads);
     }
     keys_.swap(keys);
     values_.swap(values);

@@ -53,8 +53,6 @@ private:
     TensorPtr moved(Tensor& from, int64_t capacity) const;
     void clear_behind(Tensor& tensor, int64_t first, int64_t last) const noexcept;
     Shape expected(int64_t added) const;
-    // The beginning of every head of `from`, as much as `to` takes.
-    void copy_heads(Tensor& from, Tensor& to) const noexcept;
 
     const Backend& backend_;
     KvSpec spec_;

@@ -109,7 +109,7 @@ std::unique_ptr<BoundGraph> Model::load(const GraphSpec& spec, const Threading& 
     const std::string path = files_.verified(manifest_, spec.file, settings_.hashes);
     log(EP_LOG_INFO, "loading " + path);
     const GraphOptions options{threading, settings_.map_weights, trace_prefix(settings_.profile_prefix, spec.file)};
-    return std::make_unique<BoundGraph>(spec, backend_->open_graph(path, options));
+    return std::make_unique<BoundGraph>(spec, backend_->open_graph(path, options), *backend_);
 }
 
 const MethodSpec& Model::method(const std::string& name) const {

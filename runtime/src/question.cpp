@@ -77,7 +77,7 @@ void Question::prefill(const std::vector<Item>& prompt) {
     times_.embed_ms = tokenize_ms_ + elapsed_ms(start);
     session_.abort_.check();
     start = Clock::now();
-    session_.logits_ = run_decoder(model_, model_.decoder(), rest, embeds, session_.cache_, prefill_runs_);
+    session_.logits_ = run_decoder(model_.decoder(), rest, embeds, session_.cache_, prefill_runs_);
     times_.prefill_ms = elapsed_ms(start);
     session_.prefill_logits_ = session_.logits_;
 }
@@ -86,7 +86,7 @@ void Question::step(int32_t token, KvCache& cache) {
     const Clock::time_point start = Clock::now();
     const std::vector<Item> items{{token, -1, -1}};
     const std::vector<float> embeds = embed(items, step_runs_);
-    session_.logits_ = run_decoder(model_, model_.decoder_step(), items, embeds, cache, step_runs_);
+    session_.logits_ = run_decoder(model_.decoder_step(), items, embeds, cache, step_runs_);
     times_.decode_ms += elapsed_ms(start);
     ++times_.decode_steps;
 }

@@ -57,7 +57,7 @@ std::vector<float> picture_scores(const Encoded& encoded, const std::vector<floa
 }  // namespace
 
 Session::Session(std::shared_ptr<const Model> model)
-    : model_(std::move(model)), cache_(model_->backend(), *model_->manifest().decoder.kv) {}
+    : model_(std::move(model)), cache_(model_->decoder().backend(), *model_->manifest().decoder.kv) {}
 
 Session::Use::Use(const Session& session) : session_(session) {
     if (session_.busy_.exchange(true)) {

@@ -20,7 +20,7 @@ TensorPtr integers(const Backend& backend, const Shape& shape, int64_t first, in
 std::vector<float> embed_tokens(const Model& model, const std::vector<int32_t>& ids, RunContext& context) {
     if (ids.empty()) return {};
     const auto count = static_cast<int64_t>(ids.size());
-    TensorPtr input = model.backend().new_tensor(DType::int64, {1, count});
+    TensorPtr input = model.embedding().backend().new_tensor(DType::int64, {1, count});
     std::copy(ids.begin(), ids.end(), static_cast<int64_t*>(input->mutable_data()));
     const RoleTensors outputs = model.embedding().run({{"input_ids", input}}, context);
     const Tensor& embeds = *outputs.at("inputs_embeds");
@@ -30,12 +30,12 @@ std::vector<float> embed_tokens(const Model& model, const std::vector<int32_t>& 
     return to_floats(embeds);
 }
 
-std::vector<float> run_decoder(const Model& model, const BoundGraph& decoder, const std::vector<Item>& items,
+std::vector<float> run_decoder(const BoundGraph& decoder, const std::vector<Item>& items,
                                const std::vector<float>& embeds, KvCache& cache, RunContext& context) {
     const auto count = static_cast<int64_t>(items.size());
     const int64_t past = cache.length();
     const auto width = static_cast<int64_t>(embeds.size()) / count;
-    const Backend& backend = model.backend();
+    const Backend& backend = decoder.backend();
     const DType dtype = decoder.input("inputs_embeds").dtype;
     RoleTensors inputs{{"inputs_embeds", from_floats(backend, dtype, {1, count, width}, embeds.data())},
                        {"position_ids", integers(backend, {1, count}, past, 1)},
@@ -55,10 +55,10 @@ void warm_up(const Model& model) {
     RunContext never{nobody};
     const std::vector<int32_t> ids{0};
     const std::vector<Item> items{{0, -1, -1}};
-    KvCache cache(model.backend(), *model.manifest().decoder.kv);
+    KvCache cache(model.decoder().backend(), *model.manifest().decoder.kv);
     const std::vector<float> embeds = embed_tokens(model, ids, never);
-    run_decoder(model, model.decoder(), items, embeds, cache, never);
-    run_decoder(model, model.decoder_step(), items, embeds, cache, never);
+    run_decoder(model.decoder(), items, embeds, cache, never);
+    run_decoder(model.decoder_step(), items, embeds, cache, never);
     for (const auto& [name, method] : model.manifest().methods) {
         warm_up_vision(model, method, never);
     }

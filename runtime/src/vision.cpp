@@ -26,11 +26,11 @@ VisionResult run_last(const Model& model, const BoundGraph& graph, int64_t keep,
     }
     if (reads) {
         const Shape shape{1, static_cast<int64_t>(padding.size())};
-        inputs["pad_mask"] = from_floats(model.backend(), DType::float32, shape, padding.data());
+        inputs["pad_mask"] = from_floats(graph.backend(), DType::float32, shape, padding.data());
     }
     if (graph.has_input("keep_slots")) {
         const std::vector<float> slots(static_cast<size_t>(keep), 0.0f);
-        inputs["keep_slots"] = from_floats(model.backend(), DType::float32, {keep}, slots.data());
+        inputs["keep_slots"] = from_floats(graph.backend(), DType::float32, {keep}, slots.data());
     }
     RoleTensors outputs = graph.run(inputs, context);
 
@@ -66,7 +66,7 @@ VisionResult run_select(const Model& model, const BoundGraph& graph, int64_t kee
     if (question.tokens > 0) {
         const auto width = static_cast<int64_t>(question.embeds.size()) / question.tokens;
         const std::vector<float> mask(static_cast<size_t>(question.tokens), 1.0f);
-        const Backend& backend = model.backend();
+        const Backend& backend = graph.backend();
         inputs["text_embeds"] =
             from_floats(backend, DType::float32, {1, question.tokens, width}, question.embeds.data());
         inputs["text_mask"] = from_floats(backend, DType::float32, {1, question.tokens}, mask.data());
@@ -105,14 +105,15 @@ void unexpected(const char* what, const Shape& shape) {
 
 TensorPtr pixel_tensor(const Model& model, const std::string& method, const Rgb& pixels) {
     const Shape shape{1, 3, pixels.height, pixels.width};
-    const Shape& wanted = model.vision(method).first->input("pixel_values").shape;
+    const BoundGraph& graph = *model.vision(method).first;
+    const Shape& wanted = graph.input("pixel_values").shape;
     for (size_t i = 0; i < shape.size(); ++i) {
         if (wanted[i] >= 0 && wanted[i] != shape[i]) {
             throw Error(EP_ERROR_BUNDLE, "the picture is " + shape_text(shape) +
                                              " after preprocessing, but the graph reads " + shape_text(wanted));
         }
     }
-    TensorPtr tensor = model.backend().new_tensor(DType::float32, shape);
+    TensorPtr tensor = graph.backend().new_tensor(DType::float32, shape);
     normalise(pixels, model.preprocess(), static_cast<float*>(tensor->mutable_data()));
     return tensor;
 }
@@ -147,7 +148,7 @@ void warm_up_vision(const Model& model, const MethodSpec& method, RunContext& co
     shape[0] = 1;
     shape[1] = 3;
     const std::vector<float> zeros(static_cast<size_t>(element_count(shape)), 0.0f);
-    const TensorPtr pixels = from_floats(model.backend(), DType::float32, shape, zeros.data());
+    const TensorPtr pixels = from_floats(graphs.first->backend(), DType::float32, shape, zeros.data());
     const int64_t keep = default_count(model.manifest(), method);
     const bool masked = model.preprocess().mask_patch_px > 0;
     const std::vector<float> padding(masked ? static_cast<size_t>(model.manifest().visual_tokens) : 0, 0.0f);
