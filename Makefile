@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 600
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c requirements/constraints.txt
 STAMPS := $(VENV)/.stamps
-NATIVE_SOURCES := CMakeLists.txt $(wildcard runtime/src/* runtime/include/* tests/runtime/native/* tests/runtime/native/work/* tests/runtime/fuzz/* runtime/cmake/* examples/c/* examples/cpp/*)
+NATIVE_SOURCES := CMakeLists.txt $(wildcard runtime/src/* runtime/src/tensorrt/* runtime/include/* tests/runtime/native/* tests/runtime/native/work/* tests/runtime/fuzz/* runtime/cmake/* examples/c/* examples/cpp/*)
 LIBRARY := $(BUILD)/libedgeprune.so
 RUN := EDGEPRUNE_LIB=$(CURDIR)/$(LIBRARY) EDGEPRUNE_NATIVE_DIR=$(CURDIR)/$(BUILD) HF_HUB_OFFLINE=1 $(BIN)
 
@@ -93,7 +93,7 @@ clean:  ## remove what the build made, the virtual environment included
 SANITIZED_thread := tests/runtime/test_sessions_on_threads.py
 SANITIZED_address := $(SANITIZED_thread) $(addprefix tests/runtime/test_,fuzz_corpus.py kv_cache.py tokenizer.py image_files.py image.py sha256.py float16.py)
 
-CXX_FILES = $(filter-out %.inc,$(wildcard runtime/src/*.cpp runtime/src/*.h runtime/include/*.h* tests/runtime/native/*.cpp tests/runtime/native/work/*.cpp tests/runtime/abi/*.c* tests/runtime/fuzz/*.cpp tests/runtime/fuzz/*.h examples/c/*.c examples/cpp/*.cpp))
+CXX_FILES = $(filter-out %.inc,$(wildcard runtime/src/*.cpp runtime/src/*.h runtime/src/tensorrt/*.cpp runtime/src/tensorrt/*.h runtime/include/*.h* tests/runtime/native/*.cpp tests/runtime/native/work/*.cpp tests/runtime/tensorrt_double/*.cpp tests/runtime/tensorrt_double/*.h tests/runtime/abi/*.c* tests/runtime/fuzz/*.cpp tests/runtime/fuzz/*.h examples/c/*.c examples/cpp/*.cpp))
 
 $(LIBRARY): $(NATIVE_SOURCES) | $(STAMPS)/venv
 	$(BIN)/cmake -S . -B $(BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DEDGEPRUNE_TESTS=ON -DEDGEPRUNE_EXAMPLES=ON >/dev/null

@@ -39,7 +39,7 @@ class Library:
         """Raises what belongs to a status of this thread's last call; EP_OK raises nothing.
 
         Raises:
-            DependencyError: no usable libonnxruntime.
+            DependencyError: no usable libonnxruntime, or no back end for engines.
             RuntimeError: a bug of the library.
             NativeError: every other status.
         """
@@ -47,7 +47,8 @@ class Library:
             return
         text = self.calls.ep_last_error().decode("utf-8", "replace")
         if status == _abi.RUNTIME_MISSING:
-            raise DependencyError(f"{text}; {_INSTALL_ONNXRUNTIME}.")
+            what = f"; {_INSTALL_ONNXRUNTIME}" if "onnxruntime library" in text else ""
+            raise DependencyError(f"{text}{what}.")
         if status == _abi.INTERNAL:
             raise RuntimeError(f"libedgeprune failed: {text}")
         raise NativeError(status, text)

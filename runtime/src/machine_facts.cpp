@@ -6,6 +6,8 @@
 #include <map>
 #include <vector>
 
+#include "engine_library.h"
+
 namespace edgeprune {
 namespace {
 
@@ -49,7 +51,9 @@ std::optional<std::string> tensorrt_version(const std::string& module) {
         {"tensorrt_rtx", {"libtensorrt_rtx.so.1", "libtensorrt_rtx.so"}},
     };
     const auto names = kNames.find(module);
-    void* library = names == kNames.end() ? nullptr : open_first(names->second);
+    if (names == kNames.end()) return std::nullopt;
+    const std::string named = named_tensorrt_library(module);
+    void* library = open_first(named.empty() ? names->second : std::vector<const char*>{named.c_str()});
     if (library == nullptr) return std::nullopt;
     std::string text;
     for (const char* part : {"Major", "Minor", "Patch", "Build"}) {

@@ -101,12 +101,13 @@ struct Manifest {
     std::map<std::string, FileSpec> files;
     std::string min_onnxruntime;
     std::string variant;  // slug of the one in use; "": the canonical graphs
+    std::string engines;  // "tensorrt" or "tensorrt_rtx": what runs vision and decoder; "": onnxruntime, as the rest
 };
 
 // variant: slug of a built variant whose graphs and files take the place of the canonical ones; "": those.
 // Throws Error: EP_ERROR_BUNDLE that names the field, also for paths that are absolute or contain "..";
-// EP_ERROR_INVALID_ARGUMENT when there is no such variant; EP_ERROR_UNSUPPORTED when it holds engines, or when this
-// library does not know the preprocessing.
+// EP_ERROR_INVALID_ARGUMENT when there is no such variant; EP_ERROR_UNSUPPORTED when it holds engines that no library
+// here runs, or when this library does not know the preprocessing.
 Manifest parse_manifest(const std::string& json_text, const std::string& variant = "");
 
 }  // namespace edgeprune

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "backend_ort.h"
+#include "engine_library.h"
 #include "error.h"
 #include "fingerprint.h"
 #include "log.h"
@@ -45,8 +46,10 @@ void check_supported(const Manifest& manifest) {
         throw Error(EP_ERROR_UNSUPPORTED, "this library does not know \"" + manifest.positions + "\" positions");
     }
     const std::string& kind = manifest.decoder.kv->kind;
-    if (kind != "growing" && kind != kFixedKv) {
-        throw Error(EP_ERROR_UNSUPPORTED, "this library does not know a \"" + kind + "\" KV cache");
+    const bool engines = !manifest.engines.empty();
+    if (kind != "growing" && (kind != kFixedKv || engines)) {
+        throw Error(EP_ERROR_UNSUPPORTED,
+                    "this library does not know a \"" + kind + "\" KV cache" + (engines ? " of engines" : ""));
     }
 }
 
@@ -81,12 +84,13 @@ Model::Model(const std::string& directory, const ModelSettings& settings)
     limit_context(manifest_, settings.context_tokens);
     files_.check_sizes(manifest_);
     check_memory(memory_need(manifest_), settings.memory_limit_bytes);
+    if (!manifest_.engines.empty()) engines_ = open_engine_backend(manifest_.engines, manifest_.variant);
     backend_ = open_ort_backend(settings.onnxruntime_library, *read_version(manifest_.min_onnxruntime));
     tokenizer_ = load_tokenizer();
     // One row of a table: a second thread would only wait for the first.
-    embedding_ = load(manifest_.embedding, one_thread(settings_.threading));
-    decoder_ = load(manifest_.decoder, settings_.threading);
-    if (manifest_.decoder_step) decoder_step_ = load(*manifest_.decoder_step, settings_.threading);
+    embedding_ = load(manifest_.embedding, *backend_, one_thread(settings_.threading));
+    decoder_ = load(manifest_.decoder, main_backend(), settings_.threading);
+    if (manifest_.decoder_step) decoder_step_ = load(*manifest_.decoder_step, main_backend(), settings_.threading);
     check_picture_size(manifest_.preprocess, *vision(manifest_.default_method).first);
     description_ = describe();
 }
@@ -102,14 +106,14 @@ std::unique_ptr<Tokenizer> Model::load_tokenizer() const {
     return tokenizer;
 }
 
-std::unique_ptr<BoundGraph> Model::load(const GraphSpec& spec, const Threading& threading,
+std::unique_ptr<BoundGraph> Model::load(const GraphSpec& spec, const Backend& backend, const Threading& threading,
                                         const MethodSpec* method) const {
     check_roles(spec, method);
     for (const std::string& file : spec.data) files_.verified(manifest_, file, settings_.hashes);
     const std::string path = files_.verified(manifest_, spec.file, settings_.hashes);
     log(EP_LOG_INFO, "loading " + path);
     const GraphOptions options{threading, settings_.map_weights, trace_prefix(settings_.profile_prefix, spec.file)};
-    return std::make_unique<BoundGraph>(spec, backend_->open_graph(path, options), *backend_);
+    return std::make_unique<BoundGraph>(spec, backend.open_graph(path, options), backend);
 }
 
 const MethodSpec& Model::method(const std::string& name) const {
@@ -128,10 +132,10 @@ const VisionGraphs& Model::vision(const std::string& name) const {
     const auto known = vision_.find(name);
     if (known != vision_.end()) return known->second;
     VisionGraphs graphs;
-    graphs.first = load(stages.front(), settings_.threading, &spec);
+    graphs.first = load(stages.front(), main_backend(), settings_.threading, &spec);
     if (stages.size() == 2) {
         check_link(stages.front(), stages.back());
-        graphs.select = load(stages.back(), settings_.threading, &spec);
+        graphs.select = load(stages.back(), main_backend(), settings_.threading, &spec);
     }
     return vision_.emplace(name, std::move(graphs)).first->second;
 }
@@ -140,9 +144,14 @@ std::string Model::describe() const {
     JsonObject engine;
     engine.add("version", backend_->version()).add("library", backend_->library());
     JsonObject description = describe_manifest(manifest_);
-    description.add("provider", backend_->provider());
+    description.add("provider", main_backend().provider());
     description.add_json("variant", manifest_.variant.empty() ? "null" : json_scalar(manifest_.variant));
     description.add_json("onnxruntime", engine.text());
+    if (engines_) {
+        JsonObject tensorrt;
+        tensorrt.add("version", engines_->version()).add("library", engines_->library());
+        description.add_json("tensorrt", tensorrt.text());
+    }
     return description.text();
 }
 

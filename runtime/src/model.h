@@ -39,7 +39,6 @@ public:
     Model(const std::string& directory, const ModelSettings& settings);
 
     const Manifest& manifest() const { return manifest_; }
-    const Backend& backend() const { return *backend_; }
     const Tokenizer& tokenizer() const { return *tokenizer_; }
     const PreprocessSpec& preprocess() const { return manifest_.preprocess; }
     const BoundGraph& embedding() const { return *embedding_; }
@@ -54,7 +53,9 @@ public:
     const std::string& description() const { return description_; }
 
 private:
-    std::unique_ptr<BoundGraph> load(const GraphSpec& spec, const Threading& threading,
+    // What runs the vision part and the decoder.
+    const Backend& main_backend() const { return engines_ ? *engines_ : *backend_; }
+    std::unique_ptr<BoundGraph> load(const GraphSpec& spec, const Backend& backend, const Threading& threading,
                                      const MethodSpec* method = nullptr) const;
     std::unique_ptr<Tokenizer> load_tokenizer() const;
     std::string describe() const;
@@ -62,7 +63,8 @@ private:
     ModelSettings settings_;
     mutable BundleFiles files_;
     Manifest manifest_;
-    std::unique_ptr<Backend> backend_;
+    std::unique_ptr<Backend> backend_;  // onnxruntime
+    std::unique_ptr<Backend> engines_;  // of a variant of engines; else null
     std::unique_ptr<Tokenizer> tokenizer_;
     std::unique_ptr<BoundGraph> embedding_, decoder_, decoder_step_;
     mutable std::mutex vision_mutex_;
