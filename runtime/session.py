@@ -278,7 +278,7 @@ class Model:
 
     def describe(self) -> dict[str, Any]:
         """{"name", "family", "provider", "variant", "onnxruntime", "context_length", "visual_tokens", "grid", "keep",
-        "methods", "default_method", "weights_bytes", "kv_bytes_per_token", "memory"}."""
+        "methods", "default_method", "weights_bytes", "kv_bytes_per_token", "memory"}; of engines also "tensorrt"."""
         facts: dict[str, Any] = json.loads(self._native.calls.ep_model_describe(self._handle.address))
         return facts
 

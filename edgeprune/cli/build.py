@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     variant = Bundle.open(args.bundle, verify="sizes").variant(slug, verify="sizes")
     size = sum(entry.bytes for entry in variant.files.values())
     use = (
-        "it holds engines, which this edgeprune cannot run"
+        f"it holds engines, which nothing has run yet: run it on its GPU with --variant {slug}"
         if variant.graphs is None
         else f"run it with --variant {slug}"
     )

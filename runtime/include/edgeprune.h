@@ -151,7 +151,7 @@ EP_API void ep_set_log(ep_log_fn fn, ep_log_level least, void *user_data);
 typedef struct ep_model_options {
     size_t struct_size;
     const char *onnxruntime_library; /* its path; NULL: EDGEPRUNE_ORT_LIB when set, else the loader path */
-    const char *variant;             /* slug of a built variant that onnxruntime runs; NULL: the canonical graphs */
+    const char *variant;             /* slug of a built variant; NULL: the canonical graphs */
     int32_t threads;                 /* threads inside one graph run; 0: onnxruntime's own choice */
     int32_t verify;                  /* an ep_verify value */
     int64_t memory_limit_bytes;      /* 0: none; else ep_model_open refuses a bundle whose "memory" "total_bytes" (see
@@ -192,7 +192,8 @@ EP_API void ep_model_free(ep_model *model);
 /*
  * A JSON object: {"name", "family", "provider", "variant", "onnxruntime": {"version", "library"}, "context_length",
  * "visual_tokens", "grid": [rows, cols], "keep": {"default","min","max"}, "methods": [...], "default_method",
- * "weights_bytes" (of every graph of the bundle), "kv_bytes_per_token", "memory"}. Borrowed until ep_model_free.
+ * "weights_bytes" (of every graph of the bundle), "kv_bytes_per_token", "memory"}; of a variant of engines also
+ * "tensorrt": {"version", "library"}. Borrowed until ep_model_free.
  */
 EP_API const char *ep_model_describe(const ep_model *model);
 /* Runs every graph once on zeros so that the first question does not pay for lazy initialisation. */

@@ -18,7 +18,7 @@ from edgeprune.engines import engine_plan, engine_variant, shapes, targets, tens
 from edgeprune.errors import UserError
 from edgeprune.manifest import Graph, KvSpec, Manifest, Tensor
 from tests.cli.bad_images import write_picture
-from tests.cli.command import assert_user_error, edgeprune, killed_during_build, tree
+from tests.cli.command import assert_user_error, edgeprune, environment, killed_during_build, tree
 from tests.cli.test_check_show import reseal
 from tests.ground.sample import write_bundle
 
@@ -206,9 +206,10 @@ def test_equal_engines_are_kept_and_a_failed_build_changes_nothing(built: tuple[
 
 
 @needs_rtx
-def test_the_runtime_refuses_engines(built: tuple[pathlib.Path, str]) -> None:
-    done = edgeprune("run", built[0], "--prompt", "q", "--variant", "tensorrt-rtx-sm86-fp32")
-    assert_user_error(done, "holds engines for tensorrt-rtx:sm86")
+def test_engines_need_their_back_end(built: tuple[pathlib.Path, str], tmp_path: pathlib.Path) -> None:
+    env = environment(EDGEPRUNE_TENSORRT_BACKEND=str(tmp_path / "none.so"))
+    done = edgeprune("run", built[0], "--prompt", "q", "--variant", "tensorrt-rtx-sm86-fp32", env=env)
+    assert_user_error(done, "holds TensorRT-RTX engines", "none.so: cannot open shared object file")
 
 
 @needs_rtx

@@ -72,8 +72,8 @@ def said(session: Session, question: str, count: int) -> dict[str, Any]:
 
 
 def conversation(model: Model) -> list[Any]:
-    """Two pictures by every method of the bundle, questions that share a beginning, a picture removed, a cache cut short,
-    scores of given answers, and an answer long enough that the cache outgrows its first memory several times."""
+    """Two pictures by every method of the bundle, questions that share a beginning, a picture removed, a cache cut
+    short, scores of given answers, and an answer long enough that the cache outgrows its first memory several times."""
     told: list[Any] = []
     for name in model.bundle.manifest.methods.each:
         with model.new_session() as session:

@@ -29,8 +29,8 @@ def backend() -> pathlib.Path:
     """libedgeprune_tensorrt.so; the test is skipped where this build has none."""
     path = native_dir() / BACKEND
     if not path.exists():
-        pytest.skip("no libedgeprune_tensorrt.so: NvInferRuntime.h or cuda_runtime_api.h was not found when the library "
-                    "was configured (EDGEPRUNE_TENSORRT_INCLUDE, EDGEPRUNE_CUDA_INCLUDE)")  # fmt: skip
+        pytest.skip("no libedgeprune_tensorrt.so: NvInferRuntime.h or cuda_runtime_api.h was not found when the "
+                    "library was configured (EDGEPRUNE_TENSORRT_INCLUDE, EDGEPRUNE_CUDA_INCLUDE)")  # fmt: skip
     return path
 
 
@@ -46,7 +46,7 @@ def header_version() -> tuple[str, str]:
 
 
 def stubs(include: pathlib.Path) -> str:
-    """A class per interface whose functions all end the program, so that the double has to know those that are called."""
+    """A class per interface whose functions all end the program: the double has to know those that are called."""
     text = re.sub(r"//.*", "", (include / "NvInferImpl.h").read_text())
     out = ["#pragma once", "#include <cstdlib>", "namespace nvinfer1::apiv {"]
     for name in CLASSES:
