@@ -17,6 +17,7 @@ from edgeprune.runtime import _abi
 
 LIBRARY_VARIABLE = "EDGEPRUNE_LIB"
 ONNXRUNTIME_VARIABLE = "EDGEPRUNE_ORT_LIB"
+TENSORRT_VARIABLE = "EDGEPRUNE_TENSORRT_LIB"
 _LOADER_NAMES = ("libonnxruntime.so.1", "libonnxruntime.so")
 _INSTALL_ONNXRUNTIME = "install one with `pip install edgeprune[cpu]` or `pip install edgeprune[gpu]`"
 
@@ -138,3 +139,17 @@ def wheel_onnxruntime() -> Path | None:
         for path in sorted(Path(folder, "capi").glob("libonnxruntime.so*")):
             return path
     return None
+
+
+def load_tensorrt_rtx() -> None:
+    """Loads the library of an installed TensorRT-RTX wheel, which the loader would not find: it then serves by its name.
+    Nothing happens where it is not installed or another one is named. DependencyError: it is, and cannot be loaded."""
+    if os.environ.get(TENSORRT_VARIABLE):
+        return
+    spec = importlib.util.find_spec("tensorrt_rtx_libs")
+    for folder in (spec.submodule_search_locations or []) if spec is not None else []:
+        for path in Path(folder).glob("libtensorrt_rtx.so*"):
+            try:
+                ctypes.CDLL(str(path))
+            except OSError as error:
+                raise DependencyError(f"{path} cannot be loaded: {error}.") from error

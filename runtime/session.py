@@ -27,7 +27,7 @@ from edgeprune.errors import UserError
 from edgeprune.runtime import _abi
 from edgeprune.runtime.answers import Answer, KeptTokens, copy_answer, copy_kept, copy_stats, floats, initialised
 from edgeprune.runtime.frames import ArrayLike, Frame, Picture, to_frame
-from edgeprune.runtime.library import Handle, Library
+from edgeprune.runtime.library import Handle, Library, load_tensorrt_rtx
 from edgeprune.runtime.library import load as load_library
 from edgeprune.runtime.opening import Resources, describe_bundle
 from edgeprune.runtime.request import Keep, Request, keep_fields, path_bytes, utf8
@@ -271,7 +271,9 @@ class Model:
         options = Resources(threads, **resources).options(variant, onnxruntime_library)
         checked = Bundle.open(os.fspath(bundle), verify=verify)
         if variant is not None:
-            checked.variant(variant, verify=verify, to_run=True)
+            found = checked.variant(variant, verify=verify, to_run=True)
+            if found.graphs is None and found.target.startswith("tensorrt-rtx:"):
+                load_tensorrt_rtx()
         out = ctypes.c_void_p()
         native.call("ep_model_open", path_bytes(bundle), ctypes.byref(options), ctypes.byref(out))
         return cls(native, Handle(native, out.value or 0, "ep_model_free"), checked)

@@ -68,7 +68,7 @@ def compile_doubles(folder: pathlib.Path) -> pathlib.Path:
     subprocess.run([*base, *warn, "-fvisibility=default", DOUBLE / "driver.cpp", "-o", folder / "libcuda.so.1"],
                    check=True)  # fmt: skip
     source = REPO / "runtime" / "src"
-    path = folder / "libnvinfer_double.so"
+    path = folder / ("libtensorrt_rtx_double.so" if header_version()[0] == "tensorrt_rtx" else "libnvinfer_double.so")
     places = [f"-I{source}", f"-I{REPO / 'runtime' / 'include'}", f"-I{folder}", f"-I{DOUBLE}",
               "-isystem", include, "-isystem", cached("CUDA_RUNTIME_INCLUDE")]  # fmt: skip
     files = [DOUBLE / "tensorrt.cpp", *(source / f"{name}.cpp" for name in SOURCES)]

@@ -15,6 +15,7 @@ from tests.cli.command import assert_user_error, edgeprune, environment
 from tests.ground.test_fingerprint import engine, write_variant
 from tests.runtime import tiny_graphs
 from tests.runtime.conftest import BundleWriter
+from tests.runtime.native_build import REPO, cmake_tool
 from tests.runtime.test_opening import UNSUPPORTED, native_open, refused, with_variant
 
 TARGET = "tensorrt-rtx:sm86"
@@ -70,6 +71,16 @@ def test_another_library_is_not_called(
     subprocess.run(["c++", "-shared", "-fPIC", "-x", "c++", "-", "-o", path], input=source, text=True, check=True)
     monkeypatch.setenv("EDGEPRUNE_TENSORRT_BACKEND", str(path))
     assert f"({path}: {words}" in sentence(with_engines(write_bundle()))
+
+
+def test_configuring_says_whether_it_is_built(tmp_path: pathlib.Path) -> None:
+    """A folder that is named is the only one, so the same is said on machines that have the headers."""
+    command = [cmake_tool("cmake"), "-S", REPO, "-B", tmp_path / "build", f"-DEDGEPRUNE_TENSORRT_INCLUDE={tmp_path}"]
+    automatic = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "TensorRT back end: not built, NvInferRuntime.h was not found: install libnvinfer-dev (JetPack)" in automatic
+    wanted = subprocess.run([*command, "-DEDGEPRUNE_TENSORRT=ON"], capture_output=True, text=True, check=False)
+    assert wanted.returncode == 1
+    assert "TensorRT back end: NvInferRuntime.h was not found" in wanted.stderr
 
 
 def test_a_cache_that_engines_do_not_have(write_bundle: BundleWriter) -> None:

@@ -151,20 +151,13 @@ def test_threads_give_the_answers_of_one_thread(tmp_path: pathlib.Path, doubles:
 
 @pytest.fixture(scope="module")
 def rtx(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, str, dict[str, str]]:
-    """The hand-made bundle with real engines for sm86, their variant, and the environment that names the library."""
+    """The hand-made bundle with real engines for sm86, their variant, and the environment that names the back end."""
     tensorrt_build.backend()
     root = tiny_graphs.write_bundle(tmp_path_factory.mktemp("rtx") / "hand.bundle")
     slug, _ = engine_variant.build(
         Bundle.open(root), targets.find("tensorrt-rtx:sm86"), {"vision": "fp32", "decoder": "fp32"}
     )
-    spec = importlib.util.find_spec("tensorrt_rtx_libs")
-    assert spec is not None
-    assert spec.submodule_search_locations is not None
-    (folder,) = spec.submodule_search_locations
-    library = pathlib.Path(folder) / "libtensorrt_rtx.so.1"
-    env = {**os.environ, "EDGEPRUNE_TENSORRT_LIB": str(library),
-           "EDGEPRUNE_TENSORRT_BACKEND": str(native_dir() / tensorrt_build.BACKEND)}  # fmt: skip
-    return root, slug, env
+    return root, slug, {**os.environ, "EDGEPRUNE_TENSORRT_BACKEND": str(native_dir() / tensorrt_build.BACKEND)}
 
 
 def serves_rtx() -> bool:
@@ -216,8 +209,9 @@ def test_a_library_that_is_not_there(tmp_path: pathlib.Path) -> None:
     root = tiny_graphs.write_bundle(tmp_path / "hand.bundle")
     tensorrt_build.backend()
     engine_pair.write_engines(root)
-    env = environment(tmp_path, tmp_path / "libnvinfer_none.so")
+    name = {"tensorrt": "libnvinfer", "tensorrt_rtx": "libtensorrt_rtx"}[tensorrt_build.header_version()[0]]
+    env = environment(tmp_path, tmp_path / f"{name}_none.so")
     name, sentence = child(env, "-c", OPEN, root, engine_pair.SLUG, "a", 1).split("\n")
     assert name == "DependencyError"
-    assert "the variant's engines need the library of TensorRT (" in sentence
+    assert "the variant's engines need the library of TensorRT" in sentence
     assert "point EDGEPRUNE_TENSORRT_LIB at it" in sentence
