@@ -142,7 +142,7 @@ def wheel_onnxruntime() -> Path | None:
 
 
 def load_tensorrt_rtx() -> None:
-    """Loads the library of an installed TensorRT-RTX wheel, which the loader would not find: it then serves by its name.
+    """Loads the library of an installed TensorRT-RTX wheel, which the loader does not find: it then serves by name.
     Nothing happens where it is not installed or another one is named. DependencyError: it is, and cannot be loaded."""
     if os.environ.get(TENSORRT_VARIABLE):
         return
