@@ -26,10 +26,11 @@ TARGETS = {"tensorrt": "tensorrt:local", "tensorrt_rtx": "tensorrt-rtx:sm86"}
 CHOICES = ("yes, it is", "no", "perhaps not")
 
 
-def write_engines(root: pathlib.Path, decoder: str = "fp32") -> None:
-    """Adds the variant: what `edgeprune build` would make engines of, with the profiles that it would give them."""
+def write_engines(root: pathlib.Path, decoder: str = "fp32", built_with: tuple[str, str] | None = None) -> None:
+    """Adds the variant: what `edgeprune build` would make engines of, with the profiles that it would give them.
+    built_with: module and version; None: those of the headers, for the doubles."""
     bundle = Bundle.open(root)
-    module, version = tensorrt_build.header_version()
+    module, version = built_with or tensorrt_build.header_version()
     facts = {**dict.fromkeys(devices.FACTS), "compute_capability": "8.6"}
     capabilities = [] if module == "tensorrt" else ["8.6"]
     engines = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pathlib
-import shutil
 import subprocess
 
 import pytest
@@ -12,24 +11,24 @@ from edgeprune.errors import DependencyError
 from edgeprune.runtime import library
 from tests.cli.bad_images import write_picture
 from tests.cli.command import assert_user_error, edgeprune, environment
-from tests.ground.test_fingerprint import engine, write_variant
-from tests.runtime import tiny_graphs
+from tests.runtime import engine_pair, tiny_graphs
 from tests.runtime.conftest import BundleWriter
 from tests.runtime.native_build import REPO, cmake_tool
 from tests.runtime.test_opening import UNSUPPORTED, native_open, refused, with_variant
 
-TARGET = "tensorrt-rtx:sm86"
+RTX, TENSORRT = ("tensorrt_rtx", "1.7.1.116"), ("tensorrt", "10.3.0.26")
 OPEN = 'extern "C" void* edgeprune_engine_open(void*) { return nullptr; }'
 BUILD = 'extern "C" const char* edgeprune_engine_build() { return "edgeprune 9.9.9, engine interface 1"; }'
 
 
-def with_engines(path: pathlib.Path, target: str = TARGET) -> pathlib.Path:
-    return with_variant(path, target=target, precision={"vision": "fp16", "decoder": "fp16"}, graphs=None)
+def with_engines(path: pathlib.Path, built_with: tuple[str, str] = RTX) -> pathlib.Path:
+    engine_pair.write_engines(path, built_with=built_with)
+    return path
 
 
 def sentence(path: pathlib.Path) -> str:
     with pytest.raises(DependencyError) as caught:
-        native_open(path, variant=b"cpu-int8")
+        native_open(path, variant=engine_pair.SLUG.encode())
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -39,11 +38,11 @@ def test_no_back_end(write_bundle: BundleWriter, tmp_path: pathlib.Path, monkeyp
     missing = tmp_path / "nowhere" / "libedgeprune_tensorrt.so"
     monkeypatch.setenv("EDGEPRUNE_TENSORRT_BACKEND", str(missing))
     text = sentence(path)
-    assert text.startswith('variant "cpu-int8" holds TensorRT-RTX engines, and the back end that runs them, ')
+    assert text.startswith('variant "doubles" holds TensorRT-RTX engines, and the back end that runs them, ')
     assert f"{missing}: cannot open shared object file" in text
     assert "build edgeprune where NvInfer.h is found (libnvinfer-dev of JetPack, or -DEDGEPRUNE_TENSORRT_INC" in text
     assert "pip install edgeprune[cpu]" not in text, "onnxruntime is not what is missing"
-    assert "holds TensorRT engines" in sentence(with_engines(path, "tensorrt:orin-nano"))
+    assert "holds TensorRT engines" in sentence(with_engines(path, TENSORRT))
     native_open(path)
 
 
@@ -84,15 +83,16 @@ def test_configuring_says_whether_it_is_built(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_cache_that_engines_do_not_have(write_bundle: BundleWriter) -> None:
-    path = with_engines(write_bundle(tiny_graphs.Options(cache="fixed")))
+    words = {"vision": "fp16", "decoder": "fp16"}
+    path = write_bundle(tiny_graphs.Options(cache="fixed"))
+    with_variant(path, target="tensorrt:orin-nano", precision=words, graphs=None)
     refused(path, UNSUPPORTED, 'does not know a "fixed" KV cache of engines', variant=b"cpu-int8")
 
 
-def test_the_command_says_it_too(tiny_bundle: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    """From the command line, for a real variant: its fingerprint is compared first, then the back end is looked for."""
-    root = pathlib.Path(shutil.copytree(tiny_bundle, tmp_path / "copy.bundle"))
-    write_variant(root, engine(root))
+def test_the_command_says_it_too(write_bundle: BundleWriter, tmp_path: pathlib.Path) -> None:
+    """From the command line the variant's files and fingerprint are compared first, then the back end is looked for."""
+    root = with_engines(write_bundle(), TENSORRT)
     env = environment(EDGEPRUNE_TENSORRT_BACKEND=str(tmp_path / "none.so"))
     image = write_picture(tmp_path / "picture.png")
-    done = edgeprune("run", root, "--variant", "built", "--image", image, "--prompt", "x", env=env)
-    assert_user_error(done, "holds TensorRT-RTX engines", "none.so: cannot open shared object file", "libnvinfer-dev")
+    done = edgeprune("run", root, "--variant", engine_pair.SLUG, "--image", image, "--prompt", "x", env=env)
+    assert_user_error(done, "holds TensorRT engines", "none.so: cannot open shared object file", "libnvinfer-dev")
