@@ -22,6 +22,7 @@ struct OrtLibrary {
     std::string version;  // as the library states it
     ort::Api api;
     ort::Env* env = nullptr;  // the process's only one for this library
+    ort::CustomOpDomain* operators = nullptr;  // ours, for every session
 };
 
 // Opens `option` when it is not empty, else EDGEPRUNE_ORT_LIB when it is set, else the loader's libonnxruntime.so.1 and
