@@ -177,8 +177,8 @@ EDGEPRUNE_TARGET static inline void logits_of_one(const float* keys, int64_t cou
 
 // Adds weights (count) times values (count,d), `kVectors` times 8 of their columns, to sums.
 template <int64_t kVectors>
-EDGEPRUNE_TARGET static inline void add_columns(const float* values, int64_t count, int64_t width,
-                                                const float* weights, float shrink, float* sums) {
+EDGEPRUNE_TARGET static inline void add_columns(const float* values, int64_t count, int64_t width, const float* weights,
+                                                float shrink, float* sums) {
     Lanes s[kVectors];
     for (int64_t k = 0; k < kVectors; ++k) s[k] = *reinterpret_cast<const LooseLanes*>(sums + 8 * k) * shrink;
     for (int64_t j = 0; j < count; ++j, values += width) {

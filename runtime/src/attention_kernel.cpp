@@ -15,12 +15,12 @@ constexpr float kHidden = -3e38F;
 
 // Eight rows of queries and what they have found so far.
 struct Block {
-    const float* query;       // (d,8), scaled; of a row that is alone (d)
-    const int32_t* limits;    // (8) places seen
-    int64_t seen_by_all;      // the least of them
-    int64_t rows;             // that are no padding
-    float* sums;              // (8,d)
-    float* state;             // (rows,2)
+    const float* query;     // (d,8), scaled; of a row that is alone (d)
+    const int32_t* limits;  // (8) places seen
+    int64_t seen_by_all;    // the least of them
+    int64_t rows;           // that are no padding
+    float* sums;            // (8,d)
+    float* state;           // (rows,2)
 };
 
 namespace portable {
@@ -44,21 +44,21 @@ bool has_avx2() noexcept {
 
 using RunBlock = void (*)(const Block&, const float*, const float*, int64_t, int64_t, int64_t);
 
-RunBlock run_block(bool single) noexcept {
+RunBlock run_block(bool single, [[maybe_unused]] bool portable_only) noexcept {
 #if defined(__x86_64__)
-    if (has_avx2()) return single ? avx2::run_row : avx2::run_block;
+    if (!portable_only && has_avx2()) return single ? avx2::run_row : avx2::run_block;
 #endif
     return single ? portable::run_row : portable::run_block;
 }
 
-int64_t ceiling(int64_t value, int64_t step) noexcept { return (value + step - 1) / step; }
+int64_t ceiling(int64_t value, int64_t step) noexcept {
+    return (value + step - 1) / step;
+}
 
 }  // namespace
 
-const char* instructions() noexcept { return run_block(false) == portable::run_block ? "portable" : "avx2"; }
-
-Plan::Plan(const Problem& problem)
-    : problem_(problem), share_(problem.heads / problem.kv_heads), rows_(share_ * problem.fresh) {
+Plan::Plan(const Problem& problem, bool portable)
+    : problem_(problem), portable_(portable), share_(problem.heads / problem.kv_heads), rows_(share_ * problem.fresh) {
     const int64_t* const last = problem.positions + problem.batch * problem.fresh;
     longest_ = last == problem.positions ? 0 : *std::max_element(problem.positions, last) + 1;
     blocks_ = ceiling(rows_, kRows);
@@ -84,8 +84,7 @@ void Plan::pack() noexcept {
             for (int64_t padded = 0; padded < blocks_ * kRows; ++padded) {
                 const int64_t row = std::min(padded, rows_ - 1);
                 const int64_t fresh = row / share_;
-                const float* query =
-                    p.query + ((batch * p.heads + head_of(kv_head, row)) * p.fresh + fresh) * p.width;
+                const float* query = p.query + ((batch * p.heads + head_of(kv_head, row)) * p.fresh + fresh) * p.width;
                 const int64_t step = rows_ == 1 ? 1 : kRows;
                 float* lane = packed + padded / kRows * kRows * p.width + padded % step;
                 for (int64_t i = 0; i < p.width; ++i) lane[i * step] = query[i] * p.scale;
@@ -114,11 +113,14 @@ void Plan::run(size_t task) noexcept {
         const int32_t* const limits = limits_.data() + (batch * blocks_ + index) * kRows;
         const auto [least, most] = std::minmax_element(limits, limits + kRows);
         const int64_t slot = (head * blocks_ + index) * chunks_ + chunk;
-        const Block block{queries_.data() + (head * blocks_ + index) * kRows * p.width, limits, *least,
-                          std::min(kRows, rows_ - index * kRows), sums_.data() + slot * kRows * p.width,
+        const Block block{queries_.data() + (head * blocks_ + index) * kRows * p.width,
+                          limits,
+                          *least,
+                          std::min(kRows, rows_ - index * kRows),
+                          sums_.data() + slot * kRows * p.width,
                           state_.data() + slot * kRows * 2};
         const int64_t begin = chunk * chunk_, end = std::min<int64_t>(begin + chunk_, *most);
-        run_block(rows_ == 1)(block, keys, values, begin, end, p.width);
+        run_block(rows_ == 1, portable_)(block, keys, values, begin, end, p.width);
         if (chunks_ > 1) continue;
         for (int64_t row = 0; row < block.rows; ++row) {
             write(batch, head % p.kv_heads, index * kRows + row, block.sums + row * p.width, block.state[2 * row + 1]);

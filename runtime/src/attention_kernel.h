@@ -23,7 +23,8 @@ struct Problem {
 // each once; finish() comes after the last. May throw std::bad_alloc in the constructor only.
 class Plan {
 public:
-    explicit Plan(const Problem& problem);
+    // portable: without the instructions that are chosen at run time, as on a processor that lacks them.
+    explicit Plan(const Problem& problem, bool portable = false);
     size_t tasks() const { return static_cast<size_t>(problem_.batch * problem_.kv_heads * groups_ * chunks_); }
     // Whether one thread is done before it has woken a second one.
     bool small() const;
@@ -37,6 +38,7 @@ private:
     int64_t head_of(int64_t kv_head, int64_t row) const noexcept { return kv_head * share_ + row % share_; }
 
     Problem problem_;
+    bool portable_;
     int64_t share_, rows_, longest_;   // G; rows G*T of a key head, (t,g) in this order; places seen by any
     int64_t blocks_, groups_;          // of 8 rows; groups of blocks, one per task
     int64_t chunks_, chunk_;           // of places; places in each
@@ -44,8 +46,5 @@ private:
     std::vector<float> sums_, state_;  // (B,Hkv,blocks,chunks,8,d or 2): weighted values; largest logit, sum of weights
     std::vector<int32_t> limits_;      // (B,blocks,8) places seen
 };
-
-// The instructions that run() uses here: "avx2" or "portable".
-const char* instructions() noexcept;
 
 }  // namespace edgeprune::attention

@@ -45,7 +45,8 @@ public:
         for (size_t i = 0; i < kInputs; ++i) in[i] = input(context, i);
         require(in);
         const Tensor mixed = output(context, kMixed, in[kQuery]);
-        const Tensor keys = written(in[kPastKey], in[kNewKey], in[kPositions], output(context, kPresentKey, in[kPastKey]));
+        const Tensor keys =
+            written(in[kPastKey], in[kNewKey], in[kPositions], output(context, kPresentKey, in[kPastKey]));
         const Tensor values =
             written(in[kPastValue], in[kNewValue], in[kPositions], output(context, kPresentValue, in[kPastValue]));
         const auto& query = in[kQuery].shape;
@@ -100,7 +101,8 @@ private:
         const auto& past = in[kPastKey].shape;
         const std::array<int64_t, 4> fresh{query[0], past[1], query[2], query[3]};
         const std::array<int64_t, 4> cache{query[0], past[1], past[2], query[3]};
-        if (in[kNewKey].shape != fresh || in[kNewValue].shape != fresh || past != cache || in[kPastValue].shape != cache)
+        if (in[kNewKey].shape != fresh || in[kNewValue].shape != fresh || past != cache ||
+            in[kPastValue].shape != cache)
             refuse("the shapes of query, new and cached keys and values do not fit");
         if (past[1] == 0 || query[1] % past[1] != 0) refuse("the query heads are no multiple of the key heads");
         if (past[2] > INT32_MAX) refuse("the cache has too many places");

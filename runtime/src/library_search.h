@@ -21,7 +21,7 @@ struct OrtLibrary {
     std::string path;     // of the file that the loader mapped
     std::string version;  // as the library states it
     ort::Api api;
-    ort::Env* env = nullptr;  // the process's only one for this library
+    ort::Env* env = nullptr;                   // the process's only one for this library
     ort::CustomOpDomain* operators = nullptr;  // ours, for every session
 };
 

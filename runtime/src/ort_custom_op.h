@@ -59,8 +59,7 @@ public:
           input(entry<Call<const KernelContext*, size_t, const Value**>>(table, 90)),
           output(entry<Call<KernelContext*, size_t, const int64_t*, size_t, Value**>>(table, 91)),
           release_tensor_info(entry<void (*)(TensorInfo*)>(table, 99)),
-          parallel_for(
-              entry<Call<const KernelContext*, void (*)(void*, size_t), size_t, size_t, void*>>(table, 274)) {}
+          parallel_for(entry<Call<const KernelContext*, void (*)(void*, size_t), size_t, size_t, void*>>(table, 274)) {}
 
     Status* (*create_status)(int32_t code, const char* text);
     Call<const char*, CustomOpDomain**> create_domain;
