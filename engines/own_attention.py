@@ -1,8 +1,8 @@
 """The attention over a cache that is written in place as one operator of libedgeprune, `edgeprune:CachedAttention`.
 
 It writes the new keys and values and reads the cache once for all query heads of a group, up to the last visible place;
-onnxruntime's matrix kernel repacks all of it at every step (docs/adr/0016-own-attention.md). Only a process that has
-registered libedgeprune's operators runs such a graph: the library does so by itself, `quantise.run` by `operators`.
+onnxruntime's matrix kernel repacks all of it at every step (docs/adr/0016-own-attention.md). Only a session that knows
+libedgeprune's operators runs such a graph: those of the library do, and `quantise.run` asks onnxruntime to.
 """
 
 from __future__ import annotations
