@@ -196,17 +196,17 @@ ort::Status* own_operators(const ort::Slot* table, ort::CustomOpDomain** domain)
     static std::mutex mutex;
     static auto* const domains = new std::map<const ort::Slot*, ort::CustomOpDomain*>;
     const ort::OpApi api(table);
-    return guarded(api, [&] {
-        const std::lock_guard<std::mutex> lock(mutex);
-        ort::CustomOpDomain*& known = (*domains)[table];
-        if (known == nullptr) {
-            ort::CustomOpDomain* made = nullptr;
-            check(api.create_domain("edgeprune", &made));
-            check(api.add_op(made, &op));
-            known = made;
-        }
-        *domain = known;
-    });
+    const std::lock_guard<std::mutex> lock(mutex);
+    ort::CustomOpDomain*& known = (*domains)[table];
+    if (known == nullptr) {
+        ort::CustomOpDomain* made = nullptr;
+        ort::Status* status = api.create_domain("edgeprune", &made);
+        if (status == nullptr) status = api.add_op(made, &op);
+        if (status != nullptr) return status;
+        known = made;
+    }
+    *domain = known;
+    return nullptr;
 }
 
 }  // namespace edgeprune
@@ -215,7 +215,10 @@ ort::Status* own_operators(const ort::Slot* table, ort::CustomOpDomain** domain)
 extern "C" __attribute__((visibility("default"))) edgeprune::ort::Status* RegisterCustomOps(
     edgeprune::ort::SessionOptions* options, const edgeprune::ort::ApiBase* base) {
     const edgeprune::ort::Slot* const table = base->get_api(edgeprune::ort::kApiVersion);
-    edgeprune::ort::CustomOpDomain* domain = nullptr;
-    edgeprune::ort::Status* const status = edgeprune::own_operators(table, &domain);
-    return status != nullptr ? status : edgeprune::ort::OpApi(table).add_domain(options, domain);
+    const edgeprune::ort::OpApi api(table);
+    return edgeprune::guarded(api, [&] {
+        edgeprune::ort::CustomOpDomain* domain = nullptr;
+        edgeprune::check(edgeprune::own_operators(table, &domain));
+        edgeprune::check(api.add_domain(options, domain));
+    });
 }

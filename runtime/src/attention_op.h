@@ -12,7 +12,7 @@
 namespace edgeprune {
 
 // The domain with the operator, one per table of onnxruntime, kept for ever: sessions hold on to it.
-// A failure is onnxruntime's status, which the caller owns; null: none.
+// A failure is onnxruntime's status, which the caller owns; null: none. Throws std::bad_alloc.
 ort::Status* own_operators(const ort::Slot* api, ort::CustomOpDomain** domain);
 
 }  // namespace edgeprune

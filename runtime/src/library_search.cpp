@@ -79,9 +79,11 @@ std::string mapped_path(const void* symbol, const std::string& asked) {
 void start(OrtLibrary& library, const ort::ApiBase& base) {
     const ort::Api& api = library.api;
     ort::Env* env = nullptr;
-    ort::Status* status = api.create_env_with_logger(forward_log, nullptr, log_level(), "edgeprune", &env);
+    ort::Status* status = own_operators(base.get_api(ort::kApiVersion), &library.operators);
+    if (status == nullptr) {
+        status = api.create_env_with_logger(forward_log, nullptr, log_level(), "edgeprune", &env);
+    }
     if (status == nullptr) status = api.disable_telemetry(env);
-    if (status == nullptr) status = own_operators(base.get_api(ort::kApiVersion), &library.operators);
     if (status != nullptr) {
         const std::string text = api.error_message(status);
         api.release_status(status);
