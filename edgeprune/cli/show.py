@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from edgeprune.cli.arguments import add_no_verify, keep_or_auto, names, question, value
 from edgeprune.errors import UserError
-from edgeprune.measure.labels import carries_labels, foreground
 
 if TYPE_CHECKING:
     from edgeprune.runtime.session import KeptTokens, Model
@@ -38,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UserError(f"{args.output} must end in .png or .jpg.")
 
+    from edgeprune.measure.labels import foreground
     from edgeprune.measure.overlay import draw_overlay, legend
     from edgeprune.runtime.session import Model
 
@@ -58,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _labelled(model: Model, asked: list[str | None]) -> list[str]:
     """Those of the methods that label patches; UserError where none does."""
+    from edgeprune.measure.labels import carries_labels
+
     methods = model.bundle.manifest.methods
     names = [name or methods.default for name in asked]
     found = [name for name in names if name in methods.each and carries_labels(methods.each[name])]
