@@ -213,23 +213,18 @@ void OrtProvider::append(ort::SessionOptions* options, const std::vector<InputRa
 
 std::map<std::string, int64_t> OrtProvider::check_placement(const ort::Session* session,
                                                             const std::string& path) const {
-    std::map<std::string, int64_t> on_cpu, elsewhere;
-    int64_t ours = 0;
+    Operators on_cpu, products;
     for (const auto& [provider, operators] : placement_of(library_.api, *placement_, session)) {
         for (const auto& [op, count] : operators) {
-            if (provider == name()) {
-                ours += count;
-            } else if (is_product(op)) {
-                elsewhere[op + " on " + provider] += count;
-            }
+            if (provider != name() && is_product(op)) products[op + " on " + provider] += count;
             if (provider == onnxruntime_provider(ProviderKind::cpu)) on_cpu[op] += count;
         }
     }
-    if (ours > 0 && elsewhere.empty()) return on_cpu;
-    throw Error(EP_ERROR_PROVIDER,
-                path + ": onnxruntime does not run it with the provider " + provider_name(choice_.kind) + ", but " +
-                    (elsewhere.empty() ? "all of it with others" : counted(elsewhere)) +
-                    "; build a variant with `edgeprune build --target cuda`, or choose the provider cpu");
+    if (products.empty()) return on_cpu;
+    throw Error(EP_ERROR_PROVIDER, path + ": onnxruntime does not compute it with the provider " +
+                                       provider_name(choice_.kind) + ", but " + counted(products) +
+                                       "; build a variant with `edgeprune build --target cuda`, or choose the "
+                                       "provider cpu");
 }
 
 bool OrtProvider::is_on_device(const ort::Value* value) const {

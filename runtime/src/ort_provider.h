@@ -26,8 +26,9 @@ public:
 
     // `ranges`: of the inputs of the graph, for tensorrt.
     void append(ort::SessionOptions* options, const std::vector<InputRange>& ranges) const;
-    // Operator -> how many of its nodes onnxruntime put on the CPU. Throws Error(EP_ERROR_PROVIDER) when a product of
-    // matrices is not on this provider, or nothing is; `path`: of the graph.
+    // Operator -> how many of its nodes onnxruntime put on the CPU. Throws Error(EP_ERROR_PROVIDER) when it put a
+    // product of matrices on another provider; `path`: of the graph. It judges by what is elsewhere, because
+    // onnxruntime does not list every node of a provider that rearranges the graph.
     std::map<std::string, int64_t> check_placement(const ort::Session* session, const std::string& path) const;
 
     const ort::ProviderApi& api() const { return *api_; }
