@@ -37,10 +37,9 @@ std::vector<TensorPtr> KvCache::shortened(const std::vector<TensorPtr>& tensors,
     const Shape shape{1, spec_.heads, length, spec_.head_dim};
     std::vector<TensorPtr> room;
     for (const TensorPtr& tensor : tensors) {
-        // One on a device comes here first, because that may fail.
-        if (length > 0) static_cast<void>(tensor->data());
         // A copy of this cache may hold the tensor too. An empty cache gives its memory back.
         const bool ours = tensor.use_count() == 1 && length > 0;
+        if (!ours && length > 0) static_cast<void>(tensor->data());  // from a device: that may fail, so before any move
         room.push_back(ours ? backend_.view(tensor, shape) : backend_.new_tensor(spec_.dtype, shape));
     }
     return room;
