@@ -131,7 +131,8 @@ def _of_variant(bundle: Bundle, variant: Variant, inputs: calibration.Inputs, la
             if other.file == graph.file:
                 yield ParityRow(label, "the canonical graph itself, values that differ", 0.0, 0.0, True)
                 continue
-            given = with_room(other, feeds) if other.kv is not None and other.kv.kind == "fixed" else _typed(other, feeds)
+            in_place = other.kv is not None and other.kv.kind == "fixed"
+            given = with_room(other, feeds) if in_place else _typed(other, feeds)
             paths = bundle.file(graph.file), bundle.path / other.file
             yield from _compared(bundle, _Pair(label, graph, *paths, word, feeds, given), name, layers)
 
