@@ -180,7 +180,7 @@ ort::CustomOp described() {
     op.output_type = [](const ort::CustomOp*, size_t) -> int32_t { return ort::kFloat32; };
     op.input_characteristic = [](const ort::CustomOp*, size_t) -> int32_t { return ort::kRequired; };
     op.output_characteristic = [](const ort::CustomOp*, size_t) -> int32_t { return ort::kRequired; };
-    op.input_memory = [](const ort::CustomOp*, size_t) -> int32_t { return ort::kDefaultMemory; };
+    op.input_memory = [](const ort::CustomOp*, size_t) -> int32_t { return ort::kOperandDefault; };
     op.create_kernel_v2 = create;
     op.compute_v2 = compute;
     op.destroy = destroy;

@@ -15,11 +15,13 @@
 #include "attention_op.h"
 #include "error.h"
 #include "log.h"
+#include "ort_provider_api.h"
 
 namespace edgeprune {
 namespace {
 
 constexpr Version kLeastVersion{1, 17};
+constexpr Version kPlacementVersion{1, 24};
 
 struct Close {
     void operator()(void* handle) const { dlclose(handle); }
@@ -76,10 +78,10 @@ std::string mapped_path(const void* symbol, const std::string& asked) {
 }
 
 // Its environment and our operators.
-void start(OrtLibrary& library, const ort::ApiBase& base) {
+void start(OrtLibrary& library) {
     const ort::Api& api = library.api;
     ort::Env* env = nullptr;
-    ort::Status* status = own_operators(base.get_api(ort::kApiVersion), &library.operators);
+    ort::Status* status = own_operators(library.table, &library.operators);
     if (status == nullptr) {
         status = api.create_env_with_logger(forward_log, nullptr, log_level(), "edgeprune", &env);
     }
@@ -123,8 +125,13 @@ OrtLibrary& registered(Handle handle, const ort::ApiBase& base, std::string path
     auto& libraries = registry().libraries;
     const auto found = libraries.find(handle.get());
     if (found != libraries.end()) return *found->second;
-    auto library = std::make_unique<OrtLibrary>(
-        OrtLibrary{std::move(path), base.version_string(), ort::Api(base.get_api(ort::kApiVersion))});
+    const ort::Slot* table = base.get_api(ort::kApiVersion);
+    auto library =
+        std::make_unique<OrtLibrary>(OrtLibrary{std::move(path), base.version_string(), ort::Api(table), table});
+    // Older ones would write to stderr when asked.
+    if (!(*read_version(library->version) < kPlacementVersion)) {
+        library->placement_table = base.get_api(ort::kPlacementApiVersion);
+    }
     OrtLibrary& added = *libraries.emplace(handle.get(), std::move(library)).first->second;
     static_cast<void>(handle.release());  // never closed
     return added;
@@ -143,7 +150,7 @@ const OrtLibrary& load(const std::string& path, Version least) {
     OrtLibrary& library = registered(std::move(handle), *base, mapped_path(symbol, path));
     if (library.env == nullptr) {
         log(EP_LOG_INFO, "onnxruntime " + library.version + " from " + library.path);
-        start(library, *base);
+        start(library);
     }
     return library;
 }

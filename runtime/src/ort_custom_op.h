@@ -12,7 +12,7 @@ struct ShapeContext;
 
 enum ErrorCode : int32_t { kFail = 1, kInvalidArgument = 2 };
 enum Characteristic : int32_t { kRequired = 0 };
-enum MemoryType : int32_t { kDefaultMemory = 0 };
+enum OperandMemory : int32_t { kOperandDefault = 0 };
 
 // OrtCustomOp as version 17 has it. Entries that stay null are optional there.
 struct CustomOp {
