@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
-import importlib.metadata
 import importlib.util
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeprune import native_library
 from edgeprune.errors import DependencyError, NativeError
 from edgeprune.runtime import _abi
 
-LIBRARY_VARIABLE = "EDGEPRUNE_LIB"
 ONNXRUNTIME_VARIABLE = "EDGEPRUNE_ORT_LIB"
 TENSORRT_VARIABLE = "EDGEPRUNE_TENSORRT_LIB"
 _LOADER_NAMES = ("libonnxruntime.so.1", "libonnxruntime.so")
+#: what onnxruntime's CUDA and TensorRT providers load, each behind what it needs itself.
+_CUDA_LIBRARIES = (
+    "libcudart", "libnvJitLink", "libnvrtc", "libcublasLt", "libcublas", "libcurand", "libcufft", "libcudnn",
+)  # fmt: skip
 _INSTALL_ONNXRUNTIME = "install one with `pip install edgeprune[cpu]` or `pip install edgeprune[gpu]`"
 
 
@@ -85,14 +88,7 @@ class Handle:
 @functools.cache
 def load() -> Library:
     """The process's libedgeprune. DependencyError names every place tried."""
-    tried = []
-    for path in _library_places():
-        if not path.is_file():
-            tried.append(f"{path} (not there)")
-            continue
-        return _open(path)
-    raise DependencyError(f"libedgeprune.so was not found: tried {', '.join(tried)}; run `make native`, "
-                          f"reinstall edgeprune, or point {LIBRARY_VARIABLE} at the file.")  # fmt: skip
+    return _open(native_library.path())
 
 
 def _open(path: Path) -> Library:
@@ -106,21 +102,6 @@ def _open(path: Path) -> Library:
         raise DependencyError(f"{path} has ABI {version}, but this package needs {_abi.ABI_VERSION}: install both from "
                               "one version of edgeprune.")  # fmt: skip
     return Library(path, calls.ep_version().decode(), calls)
-
-
-def _library_places() -> Iterator[Path]:
-    """A place that was named is the only one; else the installed package, else the build folder of a source tree."""
-    named = os.environ.get(LIBRARY_VARIABLE)
-    if named:
-        yield Path(named)
-        return
-    try:
-        distribution = importlib.metadata.distribution("edgeprune")
-    except importlib.metadata.PackageNotFoundError:
-        pass
-    else:
-        yield Path(str(distribution.locate_file("edgeprune/lib/libedgeprune.so")))
-    yield Path(__file__).resolve().parents[1] / "build" / "native" / "libedgeprune.so"
 
 
 def onnxruntime_candidates() -> list[str]:
@@ -153,3 +134,18 @@ def load_tensorrt_rtx() -> None:
                 ctypes.CDLL(str(path))
             except OSError as error:
                 raise DependencyError(f"{path} cannot be loaded: {error}.") from error
+
+
+@functools.cache
+def load_cuda_packages() -> None:
+    """Loads the libraries of CUDA and cuDNN out of NVIDIA's Python packages, where those are installed: the loader does
+    not search there, and finds for onnxruntime's providers what is loaded already. The system's come first."""
+    spec = importlib.util.find_spec("nvidia")
+    folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec is not None else []
+    for name in _CUDA_LIBRARIES:
+        for path in [path for folder in folders for path in sorted(folder.glob(f"*/lib/{name}.so.*"))]:
+            with contextlib.suppress(OSError):  # onnxruntime names what it lacks
+                ctypes.CDLL(path.name)
+                break
+            with contextlib.suppress(OSError):
+                ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)

@@ -22,6 +22,7 @@ public:
     const GraphSpec& spec() const { return spec_; }
     // Which loaded the graph: its inputs are tensors of it.
     const Backend& backend() const { return backend_; }
+    std::map<std::string, int64_t> cpu_operators() const { return graph_->cpu_operators(); }
     bool has_input(const std::string& role) const;
     // Throws Error(EP_ERROR_BUNDLE) when the graph has no such tensor.
     const TensorSpec& input(const std::string& role) const;
