@@ -14,7 +14,10 @@ from tests.conftest import native_dir
 from tests.runtime.native_build import REPO
 
 DOUBLE = pathlib.Path(__file__).resolve().parent / "tensorrt_double"
-SOURCES = ("backend", "backend_ort", "library_search", "log", "float16", "abort")
+SOURCES = (
+    "backend", "backend_ort", "ort_tensor", "ort_provider", "execution_provider", "attention_op", "attention_kernel",
+    "library_search", "log", "float16", "abort",
+)  # fmt: skip
 CLASSES = ("Runtime", "CudaEngine", "ExecutionContext")
 BACKEND = "libedgeprune_tensorrt.so"
 
