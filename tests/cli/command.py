@@ -97,7 +97,7 @@ def almost_full_disk(bundle: pathlib.Path, place: pathlib.Path, spare: int) -> I
 
 
 def assert_full_disk_changes_nothing(copy: pathlib.Path, *ask: str) -> None:
-    """`build` meets a full disk: one sentence, files as they were, every variant opens, nothing half-written is left."""
+    """`build` meets a full disk: one sentence, files as they were, every variant opens, nothing half-written stays."""
     before = tree(copy)
     done = edgeprune("build", copy, *ask, "--rebuild", "--force")
     assert_user_error(done, "cannot write", "No space left on device", "the bundle is as it was before")
