@@ -15,10 +15,10 @@ import statistics
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import onnxruntime
 
@@ -65,15 +65,20 @@ def compare(path: Path, feeds: quantise.Arrays, trials: int) -> dict[str, Any]:
     for _ in range(trials):
         for name, session in sessions.items():
             runs[name].append(timed(session, feeds))
-    ends = {name: (statistics.median(values), min(values)) for name, values in runs.items()}
     return {
         "operators": {name: _operators(file) for name, file in forms.items()},
         "graph_bytes": {name: file.stat().st_size for name, file in forms.items()},
-        "load_ms": loads, "run_ms": runs,
-        "run_ratio": {"median": ends["written"][0] / ends["as it stands"][0], "least": ends["written"][1] / ends["as it stands"][1]},
-        "load_ratio": min(loads["written"]) / min(loads["as it stands"]),
-        "largest_difference": max(relative(b.astype(np.float64), a.astype(np.float64)) for a, b in zip(exact, found, strict=True) if a.size),
-    }  # fmt: skip
+        "load_ms": loads,
+        "run_ms": runs,
+        "run_ratio": {"median": _ratio(runs, statistics.median), "least": _ratio(runs, min)},
+        "load_ratio": _ratio(loads, min),
+        "largest_difference": max(relative(b, a) for a, b in zip(exact, found, strict=True) if a.size),
+    }
+
+
+def _ratio(values: dict[str, list[float]], of: Callable[[list[float]], float]) -> float:
+    before, after = map(of, values.values())
+    return after / before
 
 
 def _operators(path: Path) -> dict[str, int]:

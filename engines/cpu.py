@@ -87,6 +87,7 @@ def build_key(bundle: Bundle, target: Target, precision: dict[str, str]) -> str:
             "noise_limits": {word: scheme.limits for word, scheme in SCHEMES.items()},
             "int4_block": int4.BLOCK,
             "decoder_revision": 1,
+            "products": "one by one",
             "step_activations": int4.INTEGER_ACTIVATIONS,
             "tolerance": [TOLERANCES[f"{role}_{word}"] for role in _ROLES.values() for word in SCHEMES],
         },
