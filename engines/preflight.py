@@ -16,11 +16,12 @@ from edgeprune.engines.targets import Target
 from edgeprune.errors import UserError
 from edgeprune.manifest import Graph
 
-#: peak resident memory over the weights of one graph: 4.6 for a decoder of 513 MiB, measured with onnxruntime 1.31
-MEMORY_FACTOR = 5.0
+#: peak resident memory over the weights of one graph: 1.2 above the process itself for a decoder of 517 MiB, measured
+#: with onnxruntime 1.31 (docs/performance.md); activations of large pictures and long prompts come on top
+MEMORY_FACTOR = 2.0
 #: the process itself, with onnx and onnxruntime loaded
 BASE_BYTES = 300 << 20
-#: a variant is at most as large as the graphs it is made of, and its largest graph is on the disk once more as a trial
+#: a variant is at most as large as the graphs it is made of, and what was quantised of a graph lies there once more until it is done
 DISK_FACTOR = 2.0
 
 #: TensorRT-RTX 1.7.1: peak over the weights that are built in; 4.0 for two decoder layers of LLaVA-1.5 in fp16

@@ -109,7 +109,7 @@ def _open_head(graph: Graph, query: str) -> bool:
     turned = graph.maker(query, "Transpose")
     shaped = turned and graph.maker(turned.input[0], "Reshape")
     lengths = shaped and graph.maker(shaped.input[1], "Concat")
-    return bool(lengths) and graph.numbers(lengths.input[-1]) == [-1.0]
+    return lengths is not None and graph.numbers(lengths.input[-1]) == [-1.0]
 
 
 def _private(graph: Graph, mixed: Node, softmax: Node) -> bool:
