@@ -21,7 +21,7 @@ from edgeprune.manifest import Graph
 MEMORY_FACTOR = 2.0
 #: the process itself, with onnx and onnxruntime loaded
 BASE_BYTES = 300 << 20
-#: a variant is at most as large as the graphs it is made of, and what was quantised of one lies there once more meanwhile
+#: a variant is at most as large as the graphs it is made of; what was quantised of one lies there once more meanwhile
 DISK_FACTOR = 2.0
 
 #: TensorRT-RTX 1.7.1: peak over the weights that are built in; 4.0 for two decoder layers of LLaVA-1.5 in fp16
