@@ -99,3 +99,11 @@ def test_weights_that_are_cut_short_are_one_sentence(tmp_path: pathlib.Path) -> 
     stored = onnx.load(tmp_path / "g.onnx", load_external_data=False).graph.initializer
     with pytest.raises(BundleError, match=r"w.data is too short for w; export the bundle again"):
         inside(stored[1], tmp_path)
+
+
+def test_weights_with_several_links_are_read(tmp_path: pathlib.Path) -> None:
+    """onnx refuses them; a build that was killed leaves such links, and so does `cp --link`."""
+    WeightFile(tmp_path / "w.data").save(product("MatMul"), tmp_path / "g.onnx")
+    (tmp_path / "other").hardlink_to(tmp_path / "w.data")
+    found = by_name(quantise.load(tmp_path / "g.onnx"))
+    assert found == by_name(product("MatMul"))
