@@ -103,7 +103,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory(dir=args.bundle.parent) as folder:
                 products = one_by_one.Products(source, source.parent, Path(folder), quantise.integer)
                 every = [node.name for node in quantise.products(onnx.load(source, load_external_data=False))]
-                path = products.write(every if word == "fp32" else [])
+                path = products.write(products.model(every if word == "fp32" else []))
                 rows[f"{stage} {word}"] = compare(path, feeds, args.trials)
             shown = rows[f"{stage} {word}"]
             print(

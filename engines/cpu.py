@@ -14,7 +14,7 @@ from typing import Any
 
 from edgeprune import machine
 from edgeprune.bundle import Bundle
-from edgeprune.engines import calibration, cpu_decoder, int4, one_by_one, precisions, quantise
+from edgeprune.engines import calibration, cpu_decoder, int4, one_by_one, own_attention, precisions, quantise
 from edgeprune.engines.accuracy import distance
 from edgeprune.engines.targets import Target
 from edgeprune.engines.weights import WeightFile
@@ -86,7 +86,7 @@ def build_key(bundle: Bundle, target: Target, precision: dict[str, str]) -> str:
         "options": {
             "noise_limits": {word: scheme.limits for word, scheme in SCHEMES.items()},
             "int4_block": int4.BLOCK,
-            "decoder_revision": 1,
+            "decoder_revision": 2,
             "products": "one by one",
             "step_activations": int4.INTEGER_ACTIVATIONS,
             "tolerance": [TOLERANCES[f"{role}_{word}"] for role in _ROLES.values() for word in SCHEMES],
@@ -160,7 +160,7 @@ def _graphs(
     made: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(dir=job.writer.path) as folder:
         decoder, cache = _decoder(job, precision["decoder"], Path(folder))
-        rows += [decoder.row] if decoder is not None and decoder.row is not None else []
+        rows += decoder.rows if decoder is not None else ()
         _write(job, precision, decoder, (written, rows, made))
     return to_json(written), rows, made, cache
 
@@ -173,7 +173,13 @@ def _decoder(job: Job, word: str, folder: Path) -> tuple[cpu_decoder.Decoder | N
     if decoder.reason:
         job.say(f"the cache is not written in place: {decoder.reason}")
         return decoder, {"kind": "growing", "reason": decoder.reason}
-    return decoder, {"kind": "fixed"}
+    return decoder, {"kind": "fixed", **_attention(decoder)}
+
+
+def _attention(decoder: cpu_decoder.Decoder) -> dict[str, str]:
+    if decoder.attention:
+        return {"attention": "standard operators", "reason": decoder.attention}
+    return {"attention": f"{own_attention.DOMAIN}:{own_attention.OPERATOR}"}
 
 
 def _write(
@@ -224,7 +230,9 @@ def _quantised(
         products = one_by_one.Products(form.path if form else source, source.parent, Path(folder), scheme.change)
         for limit in scheme.limits:
             fp32 = sorted(node for node, value in noise.items() if value > limit or node in fixed)
-            (found,) = quantise.run(products.write(fp32), form.feeds if form else feeds, [output])
+            model = products.model(fp32)
+            model = form.finished(model) if form else model
+            (found,) = quantise.run(products.write(model), form.feeds if form else feeds, [output])
             away, kept = distance(found, wanted), len(noise) - len(fp32)
             job.say(f"{made.name}: {kept} of {len(noise)} products in {word}, 1 - cosine of {role} {away:.2g}")
             if away <= tolerance:
@@ -235,7 +243,7 @@ def _quantised(
                 f"{made.name}: 1 - cosine of {role} is {away:.2g} in {word}, more than {tolerance:g}; nothing was "
                 f"changed, keep it in fp32 with --precision {other}."
             )
-        job.weights.save(products.model(fp32), made, products.folder)
+        job.weights.save(model, made, products.folder)
     digests = {name: job.bundle.manifest.files[name].sha256 for name in (graph.file, *graph.data)}
     facts = {
         "file": made.name, "precision": word, "graph_sha256": digests, "noise_limit": limit, "fp32": fp32,

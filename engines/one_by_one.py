@@ -68,9 +68,9 @@ class Products:
             _raise_opsets(model, part)
         return model
 
-    def write(self, skip: Collection[str]) -> Path:
-        """`model`, written into `folder`, where onnxruntime runs it."""
-        onnx.save(self.model(skip), self.folder / "trial.onnx")
+    def write(self, model: onnx.ModelProto) -> Path:
+        """Writes what `model` gave into `folder`, where onnxruntime runs it."""
+        onnx.save(model, self.folder / "trial.onnx")
         return self.folder / "trial.onnx"
 
     def _part(self, node: onnx.NodeProto) -> _Part:

@@ -47,7 +47,7 @@ def test_equal_to_the_whole_graph(tiny_bundle: pathlib.Path, tmp_path: pathlib.P
     whole = once(CHANGES[word](quantise.load(source)))
     (tmp_path / "parts").mkdir()
     products = one_by_one.Products(source, source.parent, tmp_path / "parts", CHANGES[word])
-    trial = products.write([])
+    trial = products.write(products.model([]))
     made = all_inside(products.model([]), products.folder)
     assert Counter(map(str, made.graph.node)) == Counter(map(str, whole.graph.node))
     assert by_name(made) == by_name(whole)
@@ -84,7 +84,7 @@ def test_what_is_skipped_stays_as_it_was(tmp_path: pathlib.Path, word: str) -> N
     assert "w" not in stored
     feeds = {"x": np.random.default_rng(5).normal(size=(3, 64)).astype(np.float32)}
     exact = quantise.run(tmp_path / "g.onnx", feeds, ["y", "z"])
-    found = quantise.run(products.write(["first"]), feeds, ["y", "z"])
+    found = quantise.run(products.write(products.model(["first"])), feeds, ["y", "z"])
     assert np.array_equal(exact[0], found[0])
     assert 0 < np.abs(exact[1] - found[1]).max() < np.abs(exact[1]).max()
     both = products.model([])
