@@ -7,7 +7,8 @@ For example `demo.bundle=fp16 llava.bundle=fp16`. Without bundles, those of BUIL
 one after the other: the demo; a LLaVA-1.5-shaped one of real widths (the whole ViT-L/14-336, two decoder layers, random
 weights); and the same encoder with all of its 24 blocks in use before a small decoder; for fastervlm and divprune. Each
 build is a process of its own: its peak is what `wait4` reports. `--write-docs` makes the table of docs/targets.md.
-Takes an hour on two cores, 8 GB of memory and 10 GB of disk.
+Takes an hour on two cores, 8 GB of memory and 10 GB of disk. `--missing` keeps the rows that OUT.json has and adds the
+others: a build at a time, where a machine is shared.
 """
 
 from __future__ import annotations
@@ -122,9 +123,19 @@ def table(rows: list[dict[str, Any]]) -> str:
     return docs_tables.markdown(_HEADER, lines)
 
 
-def measure(builds: Sequence[tuple[str, str]], gpus: str, out: pathlib.Path, folder: pathlib.Path | None) -> None:
-    """Builds one after the other and writes OUT after each; a bundle of EXPORTS is removed once it is not needed."""
-    rows: list[dict[str, Any]] = []
+def missing(builds: Sequence[tuple[str, str]], rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """The builds that have no row yet."""
+    known = {(row["bundle"].removesuffix(".bundle"), row["precision"]) for row in rows}
+    return [build for build in builds if build not in known]
+
+
+def measure(
+    builds: Sequence[tuple[str, str]], gpus: str, out: pathlib.Path, folder: pathlib.Path | None,
+    rows: Sequence[dict[str, Any]] = (),
+) -> None:  # fmt: skip
+    """Builds one after the other and writes OUT after each, behind `rows`; a bundle of EXPORTS is removed once it is
+    not needed."""
+    rows = list(rows)
     for index, (name, precision) in enumerate(builds):
         bundle = pathlib.Path(name) if folder is None else exported(folder, name)
         rows.append(build(bundle, precision, gpus))
@@ -141,16 +152,19 @@ def main() -> None:
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("builds", nargs="*", metavar="BUNDLE=PRECISION")
     parser.add_argument("--gpus", default="sm86,sm89,sm120")
+    parser.add_argument("--missing", action="store_true", help="only the builds that OUT does not have")
     parser.add_argument("--write-docs", action="store_true")
     args = parser.parse_args()
     args.out.parent.mkdir(parents=True, exist_ok=True)
     pairs = [tuple(text.partition("=")[::2]) for text in args.builds] or list(BUILDS)
+    rows = json.loads(args.out.read_text(encoding="utf-8")) if args.missing and args.out.exists() else []
+    pairs = missing(pairs, rows)
     folder = None
     if not args.builds:
         (REPO / "build").mkdir(exist_ok=True)
         folder = pathlib.Path(tempfile.mkdtemp(prefix="engine-builds-", dir=REPO / "build"))
     try:
-        measure(pairs, args.gpus, args.out, folder)
+        measure(pairs, args.gpus, args.out, folder, rows)
     finally:
         if folder is not None:
             shutil.rmtree(folder)

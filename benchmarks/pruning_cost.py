@@ -31,7 +31,7 @@ import torch
 
 from benchmarks import docs_tables, pruning_cost_docs
 from benchmarks.pruning_work import GOALS, SIGNAL_FLOPS, WORK, Sizes, encoder_flops, projector_flops
-from edgeprune.engines.quantise import quantise
+from edgeprune.engines.quantise import integer, load
 from edgeprune.export.models.layers import Linear
 from edgeprune.export.models.vit import Block, VitSpec
 from edgeprune.export.trace import Axis, Interface, trace
@@ -100,7 +100,7 @@ class Timed:
             path = pathlib.Path(folder) / "graph.onnx"
             path.write_bytes(self.proto.SerializeToString())
             made = copy.copy(self)
-            made._open(quantise(path, []))
+            made._open(integer(load(path)))
         return made
 
     def products(self, *kinds: str) -> int:

@@ -12,11 +12,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from edgeprune import machine
 from edgeprune.bundle import Bundle
-from edgeprune.engines import calibration, cpu_decoder, int4, own_attention, precisions, quantise
+from edgeprune.engines import calibration, cpu_decoder, int4, one_by_one, own_attention, precisions, quantise
 from edgeprune.engines.accuracy import distance
 from edgeprune.engines.targets import Target
 from edgeprune.engines.weights import WeightFile
@@ -37,22 +35,22 @@ class Scheme:
     Attributes:
         noise: what the precision does to each product, on these inputs.
         limits: products noisier than this stay fp32; the first limit that meets the tolerance is taken.
-        quantise: the graph without those products.
+        change: what a graph of one product becomes.
         min_onnxruntime: the oldest that runs such graphs.
     """
 
     noise: Callable[[Path, quantise.Arrays, Path], dict[str, float]]
     limits: tuple[float, ...]
-    quantise: Callable[[Path, list[str], Path], Any]
+    change: one_by_one.Change
     min_onnxruntime: str
 
 
 STEP = "step"
 SCHEMES = {
-    "int8": Scheme(quantise.noise, (0.1, 0.05, 0.03, 0.02), quantise.quantise, "1.17"),
-    "int4": Scheme(int4.noise, (0.2, 0.15, 0.12, 0.1), int4.quantise, int4.MIN_ONNXRUNTIME),
+    "int8": Scheme(quantise.noise, (0.1, 0.05, 0.03, 0.02), quantise.integer, "1.17"),
+    "int4": Scheme(int4.noise, (0.2, 0.15, 0.12, 0.1), int4.blocks, int4.MIN_ONNXRUNTIME),
 }
-STEP_SCHEME = dataclasses.replace(SCHEMES["int4"], quantise=int4.quantise_step)
+STEP_SCHEME = dataclasses.replace(SCHEMES["int4"], change=int4.step)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +87,7 @@ def build_key(bundle: Bundle, target: Target, precision: dict[str, str]) -> str:
             "noise_limits": {word: scheme.limits for word, scheme in SCHEMES.items()},
             "int4_block": int4.BLOCK,
             "decoder_revision": 2,
+            "products": "one by one",
             "step_activations": int4.INTEGER_ACTIVATIONS,
             "tolerance": [TOLERANCES[f"{role}_{word}"] for role in _ROLES.values() for word in SCHEMES],
         },
@@ -227,22 +226,24 @@ def _quantised(
     (wanted,) = quantise.run(source, feeds, [output])
     noise, fixed = scheme.noise(source, feeds, job.writer.path), quantise.choosing(source)
     tolerance = TOLERANCES[f"{_ROLES[stage]}_{word}"]
-    for limit in scheme.limits:
-        fp32 = sorted(node for node, value in noise.items() if value > limit or node in fixed)
-        model = scheme.quantise(form.path if form else source, fp32, source.parent)
-        model = form.finished(model) if form else model
-        away = distance(_trial(job, model, made.name, form.feeds if form else feeds, output), wanted)
-        kept = len(noise) - len(fp32)
-        job.say(f"{made.name}: {kept} of {len(noise)} products in {word}, 1 - cosine of {role} {away:.2g}")
-        if away <= tolerance:
-            break
-    else:
-        other = ",".join(f"{graph}={'fp32' if graph == stage else word}" for graph in precisions.GRAPHS)
-        raise CheckFailed(
-            f"{made.name}: 1 - cosine of {role} is {away:.2g} in {word}, more than {tolerance:g}; nothing was "
-            f"changed, keep it in fp32 with --precision {other}."
-        )
-    job.weights.save(model, made)
+    with tempfile.TemporaryDirectory(dir=job.writer.path) as folder:
+        products = one_by_one.Products(form.path if form else source, source.parent, Path(folder), scheme.change)
+        for limit in scheme.limits:
+            fp32 = sorted(node for node, value in noise.items() if value > limit or node in fixed)
+            model = products.model(fp32)
+            model = form.finished(model) if form else model
+            (found,) = quantise.run(products.write(model), form.feeds if form else feeds, [output])
+            away, kept = distance(found, wanted), len(noise) - len(fp32)
+            job.say(f"{made.name}: {kept} of {len(noise)} products in {word}, 1 - cosine of {role} {away:.2g}")
+            if away <= tolerance:
+                break
+        else:
+            other = ",".join(f"{graph}={'fp32' if graph == stage else word}" for graph in precisions.GRAPHS)
+            raise CheckFailed(
+                f"{made.name}: 1 - cosine of {role} is {away:.2g} in {word}, more than {tolerance:g}; nothing was "
+                f"changed, keep it in fp32 with --precision {other}."
+            )
+        job.weights.save(model, made, products.folder)
     digests = {name: job.bundle.manifest.files[name].sha256 for name in (graph.file, *graph.data)}
     facts = {
         "file": made.name, "precision": word, "graph_sha256": digests, "noise_limit": limit, "fp32": fp32,
@@ -250,19 +251,3 @@ def _quantised(
     row = ParityRow(f"{stage}/{name}", f"1 - cosine of {role}", away, tolerance, True)
     data = (job.writer.name(WEIGHTS),)
     return dataclasses.replace(form.graph if form else graph, file=job.writer.name(made.name), data=data), row, facts
-
-
-def _trial(job: Job, model: Any, file: str, feeds: dict[str, Any], output: str) -> np.ndarray[Any, Any]:
-    """One output of a model that is written for the moment, and removed again."""
-    trial = job.writer.path / f"trial-{file}"
-    WeightFile(trial.with_suffix(".data")).save(_copy(model), trial)
-    (found,) = quantise.run(trial, feeds, [output])
-    for path in (trial, trial.with_suffix(".data")):
-        path.unlink(missing_ok=True)
-    return found
-
-
-def _copy(model: Any) -> Any:
-    copy = type(model)()
-    copy.CopyFrom(model)
-    return copy

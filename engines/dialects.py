@@ -3,11 +3,12 @@
 Which operators they are made of is the target's dialect (passes/forms.py), which types the precision:
 
 fp16 of an fp32 bundle: half.to_half, with the nodes that leave fp16's range on real inputs in fp32. int4: weights in
-blocks (int4.quantise); int8: Q/DQ pairs around products (qdq.quantise); the rest, and the noisiest products, in fp16.
+blocks (int4.blocks); int8: Q/DQ pairs around products (qdq.quantise); the rest, and the noisiest products, in fp16.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +18,10 @@ import numpy as np
 import onnx
 
 from edgeprune.bundle import Bundle
-from edgeprune.engines import half, int4, numerics, qdq, quantise
+from edgeprune.engines import half, int4, numerics, one_by_one, qdq, quantise
 from edgeprune.engines.accuracy import distance, relative
 from edgeprune.engines.passes import forms
-from edgeprune.engines.weights import WeightFile
+from edgeprune.engines.weights import WeightFile, all_inside
 from edgeprune.errors import CheckFailed, UserError
 from edgeprune.manifest import Graph, ParityRow
 from edgeprune.tolerances import TOLERANCES
@@ -31,7 +32,7 @@ INT4_LIMITS = (0.2, 0.15, 0.12, 0.1)
 #: how many of the products stay in fp16 instead of int8, the noisiest first; the first share that meets the tolerance.
 INT8_SHARES = (0.0, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4)
 #: part of a fingerprint: another number when a pass comes to make other graphs.
-REVISION = 3
+REVISION = 4
 PLAIN = forms.FORMS["plain"]
 
 
@@ -147,9 +148,11 @@ def _quantised(
         yield quantise.load(source), {}
     elif word == "int4":
         noise = int4.noise(source, sets[0], scratch)
-        for limit in INT4_LIMITS:
-            higher = sorted(node for node, value in noise.items() if value > limit)
-            yield int4.quantise(source, higher), {"fp16": higher}
+        with tempfile.TemporaryDirectory(dir=scratch) as folder:
+            products = one_by_one.Products(source, source.parent, Path(folder), int4.blocks)
+            for limit in INT4_LIMITS:
+                higher = sorted(node for node, value in noise.items() if value > limit)
+                yield all_inside(products.model(higher), products.folder), {"fp16": higher}
     else:
         ranges = qdq.activations(source, sets, scratch)
         fixed = quantise.choosing(source)

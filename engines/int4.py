@@ -17,7 +17,8 @@ import onnx
 from onnx import numpy_helper
 
 from edgeprune.engines.graph_view import attribute
-from edgeprune.engines.quantise import Arrays, activations, load, products
+from edgeprune.engines.quantise import Arrays, activations, products
+from edgeprune.engines.weights import inside
 
 Array = np.ndarray[Any, Any]
 
@@ -32,33 +33,30 @@ INTEGER_ACTIVATIONS = 4
 OF_GEMM = "_MatMul"
 
 
-def quantise_step(graph: Path, fp32: list[str], weights: Path | None = None) -> onnx.ModelProto:
+def blocks(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the weights of its products in int4, unpacked by standard operators; its weights are inside."""
+    return _int4(model, standard=True)
+
+
+def step(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same for a graph that makes one token at a time in onnxruntime: its operator MatMulNBits, whose activations
     are int8 per block as well, so that the product runs in integers."""
-    return quantise(graph, fp32, weights, standard=False)
+    return _int4(model, standard=False)
 
 
-def quantise(graph: Path, fp32: list[str], weights: Path | None = None, *, standard: bool = True) -> onnx.ModelProto:
-    """The graph with the weights of its products in int4 except those named in `fp32`; they are inside the model.
-
-    They are read from the folder `weights`, by default that of the graph.
-    """
+def _int4(model: onnx.ModelProto, *, standard: bool) -> onnx.ModelProto:
     with _quiet():
         from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer, QuantFormat
 
         work = MatMulNBitsQuantizer(
-            load(graph, weights), bits=4, block_size=BLOCK, is_symmetric=True,
+            model, bits=4, block_size=BLOCK, is_symmetric=True,
             quant_format=QuantFormat.QDQ if standard else QuantFormat.QOperator,
-            accuracy_level=None if standard else INTEGER_ACTIVATIONS,
-            op_types_to_quantize=("MatMul",), nodes_to_exclude=[*fp32, *(name + OF_GEMM for name in fp32)],
+            accuracy_level=None if standard else INTEGER_ACTIVATIONS, op_types_to_quantize=("MatMul",),
         )  # fmt: skip
-        # Only MatMul is known there. A Gemm becomes one, and the shapes noted before would contradict its new weight.
-        work.model.replace_gemm_with_matmul()
-        del work.model.graph().value_info[:]
+        work.model.replace_gemm_with_matmul()  # only MatMul is known there
         work.process()
-        model: onnx.ModelProto = work.model.model
-    _say_once(model.graph)
-    return model
+    made: onnx.ModelProto = work.model.model
+    return made
 
 
 def noise(graph: Path, feeds: Arrays, scratch: Path) -> dict[str, float]:
@@ -66,12 +64,12 @@ def noise(graph: Path, feeds: Arrays, scratch: Path) -> dict[str, float]:
 
     `scratch` is a folder on the bundle's file system, for a probe that is removed again.
     """
-    model = onnx.load(graph)
+    model = onnx.load(graph, load_external_data=False)
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     values = activations(graph, feeds, scratch)
     found = {}
     for node in products(model):
-        weight = numpy_helper.to_array(weights[node.input[1]])
+        weight = numpy_helper.to_array(inside(weights[node.input[1]], graph.parent))
         weight = weight.T if node.op_type == "Gemm" and attribute(node, "transB") else weight
         rows = values[node.input[0]].reshape(-1, weight.shape[0])
         size = float(np.linalg.norm(rows @ weight))
@@ -92,22 +90,6 @@ def rounded(weight: Array) -> Array:
 def count(model: onnx.ModelProto) -> int:
     """How many weights of a model are stored in int4."""
     return sum(tensor.data_type == onnx.TensorProto.INT4 for tensor in model.graph.initializer)
-
-
-def _say_once(graph: onnx.GraphProto) -> None:
-    """A weight that several products read is written once per product by the library, under one name."""
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    nodes, known = [], set()
-    for node in graph.node:
-        if node.op_type == "DequantizeLinear" and node.output[0] in known:
-            continue
-        known.update(node.output)
-        nodes.append(node)
-    kept = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in tensors.values()]
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend(copies)
-    graph.initializer.extend(kept)
 
 
 @contextlib.contextmanager

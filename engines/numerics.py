@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeprune.bundle import Bundle
 from edgeprune.engines import calibration
 from edgeprune.engines.half import LARGEST, fp32_nodes
-from edgeprune.engines.quantise import Arrays, linked, run_each
+from edgeprune.engines.quantise import Arrays, linked, load, run_each
 from edgeprune.engines.weightless import value_types
 from edgeprune.errors import UserError
 
@@ -93,7 +93,7 @@ def check_bundle(bundle: Bundle, stages: Collection[str]) -> list[Outlier]:
 
 def offenders(graph: Path, found: dict[str, Range]) -> list[Range]:
     """The nodes that fp16 would compute and whose values it cannot hold."""
-    kept = fp32_nodes(onnx.load(graph))
+    kept = fp32_nodes(load(graph))
     return [r for name, r in found.items() if not r.fits and name not in kept]
 
 

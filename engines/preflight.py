@@ -16,11 +16,14 @@ from edgeprune.engines.targets import Target
 from edgeprune.errors import UserError
 from edgeprune.manifest import Graph
 
-#: peak resident memory over the weights of one graph: 4.6 for a decoder of 513 MiB, measured with onnxruntime 1.31
-MEMORY_FACTOR = 5.0
+#: peak resident memory over the weights of one graph: 1.2 above the process itself for a decoder of 517 MiB, measured
+#: with onnxruntime 1.31 (docs/performance.md); activations of large pictures and long prompts come on top
+MEMORY_FACTOR = 2.0
+#: the same where a graph is held whole while it becomes fp16: 4.6 was measured when int8 was made so
+WHOLE_FACTOR = 5.0
 #: the process itself, with onnx and onnxruntime loaded
 BASE_BYTES = 300 << 20
-#: a variant is at most as large as the graphs it is made of, and its largest graph is on the disk once more as a trial
+#: a variant is at most as large as the graphs it is made of; what was quantised of one lies there once more meanwhile
 DISK_FACTOR = 2.0
 
 #: TensorRT-RTX 1.7.1: peak over the weights that are built in; 4.0 for two decoder layers of LLaVA-1.5 in fp16
@@ -52,11 +55,16 @@ def needs(bundle: Bundle, precision: dict[str, str]) -> Needs:
     """What a build with this precision needs; graphs that have it already are taken over as they are."""
     graphs, has = bundle.manifest.graphs, bundle.manifest.recipe.get("dtype", "fp32")
     stages = {"vision": [graph for several in graphs.vision.values() for graph in several], "decoder": [graphs.decoder]}
-    chosen = [graph for stage, word in precision.items() if word != has for graph in stages[stage]]
-    sizes = [sum(bundle.manifest.files[name].bytes for name in (graph.file, *graph.data)) for graph in chosen]
+    work = [(word, graph) for stage, word in precision.items() if word != has for graph in stages[stage]]
+    chosen = [graph for _, graph in work]
+    peaks = [_factor(word) * sum(bundle.manifest.files[n].bytes for n in (g.file, *g.data)) for word, g in work]
     names = {name for graph in chosen for name in (graph.file, *graph.data)}
     whole = sum(bundle.manifest.files[name].bytes for name in names)
-    return Needs(BASE_BYTES + int(MEMORY_FACTOR * max(sizes, default=0)), int(DISK_FACTOR * whole))
+    return Needs(BASE_BYTES + int(max(peaks, default=0)), int(DISK_FACTOR * whole))
+
+
+def _factor(word: str) -> float:
+    return MEMORY_FACTOR if word.startswith("int") else WHOLE_FACTOR
 
 
 def engine_needs(bundle: Bundle, precision: dict[str, str], target: Target) -> Needs:

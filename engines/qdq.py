@@ -16,7 +16,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from edgeprune.engines.int4 import OF_GEMM
-from edgeprune.engines.quantise import Arrays, linked, products, quiet, run_each
+from edgeprune.engines.quantise import Arrays, linked, load, products, quiet, run_each
 
 #: the largest int8; the smallest that symmetric rounding uses is its negative
 _MOST = 127
@@ -76,7 +76,7 @@ def quantise(graph: Path, higher: Collection[str], ranges: Mapping[str, Activati
         from onnxruntime.quantization.onnx_model import ONNXModel
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-        model = onnx.load(graph)
+        model = load(graph)
         reads = {node.name: node.input[0] for node in products(model)}
         measured = {reads[name]: (np.float32(a.low), np.float32(a.high)) for name, a in ranges.items()}
         # A Gemm becomes a MatMul with a transposed weight; the shapes noted before would contradict it. Of types, the

@@ -18,6 +18,7 @@ import onnx
 
 from edgeprune import native_library
 from edgeprune.engines import own_attention
+from edgeprune.engines.weights import all_inside
 
 Arrays = Mapping[str, "np.ndarray[Any, Any]"]
 _PRODUCTS = ("MatMul", "Gemm")
@@ -61,31 +62,25 @@ def tensors(graph: Path, feeds: Arrays, names: Sequence[str], scratch: Path) -> 
         return {**feeds, **dict(zip(asked, run(probe, feeds, asked), strict=True))}
 
 
-def quantise(graph: Path, fp32: list[str], weights: Path | None = None) -> onnx.ModelProto:
-    """The graph with its products in int8 except those named in `fp32`; the weights are inside the model.
-
-    They are read from the folder `weights`, by default that of the graph.
-    """
+def integer(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its products in int8; its weights are inside."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    model = load(graph, weights)
     # A Gemm becomes a MatMul with a transposed weight; the shapes noted before would contradict it.
     del model.graph.value_info[:]
     with tempfile.TemporaryDirectory() as folder, quiet():
-        out = Path(folder) / graph.name
+        out = Path(folder) / "made.onnx"
         # Weights of 7 bits: the sum of two products of 8 bits overflows on x86 processors without VNNI.
         quantize_dynamic(
             model, out, op_types_to_quantize=["MatMul"], per_channel=True, reduce_range=True,
-            weight_type=QuantType.QInt8, nodes_to_exclude=fp32, use_external_data_format=True,
+            weight_type=QuantType.QInt8, use_external_data_format=True,
         )  # fmt: skip
         return onnx.load(out)
 
 
-def load(graph: Path, weights: Path | None = None) -> onnx.ModelProto:
-    """The graph with its weights inside, from the folder `weights`, by default its own."""
-    model = onnx.load(graph, load_external_data=False)
-    onnx.load_external_data_for_model(model, str(weights or graph.parent))
-    return model
+def load(graph: Path) -> onnx.ModelProto:
+    """The graph with its weights inside, from its own folder."""
+    return all_inside(onnx.load(graph, load_external_data=False), graph.parent)
 
 
 def run(graph: Path, feeds: Arrays, names: list[str]) -> list[np.ndarray[Any, Any]]:
@@ -114,13 +109,18 @@ def _with_outputs(model: onnx.ModelProto, names: list[str], weights: Path, folde
 
 def linked(model: onnx.ModelProto, weights: Path, folder: Path) -> Path:
     """Writes a model without its external data into a folder, where the data of the folder `weights` is linked."""
+    link_data(model, weights, folder)
+    onnx.save(model, folder / "probe.onnx")
+    return folder / "probe.onnx"
+
+
+def link_data(model: onnx.ModelProto, weights: Path, folder: Path) -> None:
+    """Links the external data of a model from the folder `weights` into another of the same file system."""
     for tensor in model.graph.initializer:
         for entry in tensor.external_data:
             if entry.key == "location" and not (folder / entry.value).exists():
                 # A link to another folder is refused by onnxruntime: the same file has to lie beside the graph.
                 (folder / entry.value).hardlink_to(weights / entry.value)
-    onnx.save(model, folder / "probe.onnx")
-    return folder / "probe.onnx"
 
 
 def _relative_noise(values: np.ndarray[Any, Any]) -> float:

@@ -30,7 +30,7 @@ class Target:
 
     Attributes:
         compute_capabilities: of the GPUs meant, ascending; empty: no GPU, or the one of this machine.
-        memory_mib: of the whole device; None where the sources name none.
+        memory_mib: of the whole device, the sizes that are sold; empty: whatever the machine has.
         tensorrt, jetpack: versions, the oldest first.
         opset: newest default-domain opset known to be read there.
         newer_ops: operators known to be read there that the oldest supported TensorRT lacks.
@@ -47,7 +47,7 @@ class Target:
     precisions: tuple[str, ...]
     builds: tuple[str, ...]
     compute_capabilities: tuple[ComputeCapability, ...] = ()
-    memory_mib: int | None = None
+    memory_mib: tuple[int, ...] = ()
     tensorrt: tuple[str, ...] = ()
     jetpack: tuple[str, ...] = ()
     newer_ops: tuple[str, ...] = ()

@@ -114,6 +114,19 @@ def polygraphy_profiles(profiles: Sequence[Mapping[str, ShapeRange]], module: Mo
     return made
 
 
+def parser_errors(graph: pathlib.Path, module: Module) -> list[tuple[str, str, str]]:
+    """What the module's ONNX parser says against a graph: node, operator, words; none: it reads the graph, weights
+    included."""
+    backend, library = _backend(module), importlib.import_module(module)
+    _builder, network = backend.CreateNetwork(strongly_typed=OPTIONS["strongly_typed"])()
+    parser = library.OnnxParser(network, library.Logger(library.Logger.INTERNAL_ERROR))
+    log = io.StringIO()
+    with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        parser.parse_from_file(str(graph))
+    errors = map(parser.get_error, range(parser.num_errors))  # their memory is the parser's
+    return [(str(error.node_name()), str(error.node_operator()), str(error.desc())) for error in errors]
+
+
 def versions(module: Module) -> dict[str, str]:
     """Versions of the module and of Polygraphy, as the packages state them; needs both installed."""
     return {module: str(importlib.import_module(module).__version__), "polygraphy": metadata.version("polygraphy")}

@@ -33,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layers", action="store_true", help="with --parity: also what each layer makes")
     parser.add_argument("--target", metavar="T", help="name what this target cannot run; see `edgeprune list targets`")
     parser.add_argument(
+        "--parser", action="store_true", help="with --target: also ask the TensorRT or TensorRT-RTX that is installed"
+    )
+    parser.add_argument(
         "--precision",
         metavar="P",
         help="fp16: name the nodes that leave its range; with --target: refuse what it lacks",
@@ -49,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--layers is a part of --parity: add --parity.")
     if any(provider_of(args).values()) and not args.parity:
         raise UserError("--provider runs the golden tensors: add --parity.")
+    if args.parser and args.target is None:
+        raise UserError("--parser asks about a target: add --target.")
     target, guard = _target(args), _guard(args)
     bundle = Bundle.open(args.bundle, verify="sizes" if args.no_verify else "full")
     for variant in bundle.manifest.variants:
@@ -65,21 +70,24 @@ def run(args: argparse.Namespace) -> int:
         rows += more
     failed = sum(not row.passed for row in rows)
     findings = [] if target is None else lint_findings(bundle, target)
+    asked = parser_findings(bundle, target) if target is not None and args.parser else []
     beyond = fp16_findings(bundle, guard) if guard else []
-    ok = not failed and not findings and not beyond
+    ok = not failed and not findings and not asked and not beyond
     if args.json is not None:
         report = {**facts, "parity": [_row(row) for row in rows], "ok": ok}
         if args.parity:
             report["not_compared"] = [vars(row) for row in left_out]
         if guard:
             report["fp16"] = [vars(row) for row in beyond]
-        lint = {} if target is None else {"target": target.name, "findings": [f.to_dict() for f in findings]}
+        lint = {} if target is None else {"target": target.name, "findings": [f.to_dict() for f in findings + asked]}
         write_json({**report, **lint}, args.json)
     if rows and args.json != "-":
         print(_text(rows, left_out))
         print(f"{failed} of {len(rows)} checks failed" if failed else f"all {len(rows)} checks passed")
     if target is not None and args.json != "-":
         print(lint_text(findings, target))
+    if args.parser and args.json != "-":
+        print("\n".join([*map(_line, asked), f"the installed parser has {len(asked)} finding(s)"]))
     if guard and args.json != "-":
         print("\n".join([*map(str, beyond), fp16_text(beyond, guard)]))
     return 0 if ok else 1
@@ -104,6 +112,13 @@ def lint_findings(bundle: Bundle, target: Target) -> list[Finding]:
     with needs_extra("build", "check --target"):
         from edgeprune.engines import lint
     return lint.check_bundle(bundle, target)
+
+
+def parser_findings(bundle: Bundle, target: Target) -> list[Finding]:
+    """What the parser of the installed library refuses; it reads the weights and needs no GPU."""
+    with needs_extra("build", "check --parser"):
+        from edgeprune.engines import parser
+    return parser.check_bundle(bundle, target)
 
 
 def _target(args: argparse.Namespace) -> Target | None:
@@ -137,8 +152,11 @@ def lint_text(findings: list[Finding], target: Target) -> str:
     count = len(lint.rules_for(target))
     if not findings:
         return f"{target.name}: {count} rules, nothing refused"
-    lines = [f"{f.graph}: {f.node}: {f.rule}: {f.problem}. {f.remedy}" for f in findings]
-    return "\n".join([*lines, f"{target.name}: {count} rules, {len(findings)} finding(s)"])
+    return "\n".join([*map(_line, findings), f"{target.name}: {count} rules, {len(findings)} finding(s)"])
+
+
+def _line(found: Finding) -> str:
+    return f"{found.graph}: {found.node}: {found.rule}: {found.problem}. {found.remedy}"
 
 
 def parity_rows(bundle: Bundle, provider: dict[str, Any]) -> list[ParityRow]:

@@ -97,8 +97,19 @@ def match(graph: Graph, last: Node) -> Match | None:
         if grouped is None or graph.maker(grouped.input[0], "Concat", "RotaryEmbedding", "Transpose") is None:
             return None
         query = grouped.input[0]
+    if _open_head(graph, query):
+        return None
     swapped = swaps[tuple(ints(turned, "perm"))]
     return Match(query, turned.input[0], mixed.input[1], parts[0][0], swapped, visible, last, softmax)
+
+
+def _open_head(graph: Graph, query: str) -> bool:
+    """Whether the length of a head is left to Reshape (-1) behind computed lengths: TensorRT-RTX does not work it out
+    before it compares it with that of the keys, and ends the build."""
+    turned = graph.maker(query, "Transpose")
+    shaped = turned and graph.maker(turned.input[0], "Reshape")
+    lengths = shaped and graph.maker(shaped.input[1], "Concat")
+    return lengths is not None and graph.numbers(lengths.input[-1]) == [-1.0]
 
 
 def _private(graph: Graph, mixed: Node, softmax: Node) -> bool:

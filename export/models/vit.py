@@ -125,7 +125,7 @@ class Block(nn.Module):
 
     def split_heads(self, x: Tensor) -> Tensor:
         """(B,R,H*d) -> (B,H,R,d)."""
-        return x.reshape(*x.shape[:-1], self.heads, -1).transpose(1, 2)
+        return x.reshape(*x.shape[:-1], self.heads, x.shape[-1] // self.heads).transpose(1, 2)
 
     def keys(self, normed: Tensor) -> Tensor:
         return self.split_heads(self.k_proj(normed))

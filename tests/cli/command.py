@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
+
+import pytest
 
 from edgeprune.bundle import Bundle
 
@@ -69,3 +74,37 @@ def killed_during_build(bundle: pathlib.Path, slug: str, *ask: str) -> None:
     assert (done.returncode, "there already" in done.stdout) == (0, True), done.stderr
     done = edgeprune("build", bundle, *ask, "--rebuild")
     assert (done.returncode, len(list(folder.iterdir()))) == (0, 1), done.stderr
+
+
+@contextlib.contextmanager
+def almost_full_disk(bundle: pathlib.Path, place: pathlib.Path, spare: int) -> Iterator[pathlib.Path]:
+    """A copy of a bundle on a file system of its own, in memory, that has `spare` bytes left; skips without the right
+    to mount one."""
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "none", str(place)]
+    done = subprocess.run(mount, capture_output=True, text=True, check=False) if shutil.which("mount") else None
+    if done is None or done.returncode:
+        pytest.skip(f"no tmpfs can be mounted here: {done.stderr.strip() if done else 'there is no mount command'}")
+    try:
+        copy = shutil.copytree(bundle, place / "copy.bundle")
+        room = os.statvfs(place)
+        filler = place / "filler"
+        with filler.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_frsize - spare)
+        yield copy
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def assert_full_disk_changes_nothing(copy: pathlib.Path, *ask: str) -> None:
+    """`build` meets a full disk: one sentence, files as they were, every variant opens, nothing half-written stays."""
+    before = tree(copy)
+    done = edgeprune("build", copy, *ask, "--rebuild", "--force")
+    assert_user_error(done, "cannot write", "No space left on device", "the bundle is as it was before")
+    now = tree(copy)
+    files = {name for name in before if (copy / name).is_file()}
+    assert {name: now[name] for name in files} == {name: before[name] for name in files}
+    assert {name for name in now if (copy / name).is_file()} == files
+    opened = Bundle.open(copy)
+    for variant in opened.manifest.variants:
+        opened.variant(variant.slug)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import pathlib
 import shutil
@@ -15,6 +16,9 @@ from edgeprune.engines import targets
 from tests.cli.command import assert_user_error, edgeprune
 from tests.cli.test_check_show import reseal
 
+needs_rtx = pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed (make test installs it)"
+)
 TARGETS = [target.name for target in targets.all_targets() if target.builder != "tensorrt-rtx"]
 
 
@@ -73,3 +77,33 @@ def test_a_file_that_is_no_graph_is_one_sentence(tiny_bundle: pathlib.Path, tmp_
     path.write_bytes(b"\xff" + content[: len(content) // 2])
     reseal(copy)
     assert_user_error(edgeprune("check", copy, "--target", "cpu"), "decoder.onnx", "export the bundle again")
+
+
+@needs_rtx
+def test_the_installed_parser_is_asked(tiny_bundle: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """An operator that lint knows as well; its rule speaks for itself, and the parser's own words are shown."""
+    copy = shutil.copytree(tiny_bundle, tmp_path / "copy.bundle")
+    path = copy / "onnx" / "vision-stride.onnx"
+    model = onnx.load(path, load_external_data=False)
+    outputs = ["planted_q", "planted_scale", "planted_zero"]
+    model.graph.node.append(helper.make_node("DynamicQuantizeLinear", ["pixel_values"], outputs, name="planted"))
+    path.unlink()
+    onnx.save(model, path)
+    reseal(copy)
+    done = edgeprune("check", copy, "--target", "tensorrt-rtx:sm86", "--parser", "--json", "-")
+    assert (done.returncode, done.stderr) == (1, "")
+    rows = {row["rule"]: row for row in json.loads(done.stdout)["findings"]}
+    assert (rows["parser"]["graph"], rows["parser"]["node"]) == ("vision-stride.onnx", "planted")
+    assert "DynamicQuantizeLinear" in rows["parser"]["problem"]
+    assert set(rows) == {"parser", "dynamic-quantisation", "unsigned"}
+    sound = edgeprune("check", tiny_bundle, "--target", "tensorrt-rtx:sm86", "--parser")
+    assert (sound.returncode, "the installed parser has 0 finding(s)" in sound.stdout) == (0, True), sound.stderr
+
+
+def test_a_parser_that_is_not_there_is_one_sentence(tiny_bundle: pathlib.Path) -> None:
+    wrong = edgeprune("check", tiny_bundle, "--target", "cpu", "--parser")
+    assert_user_error(wrong, "cpu is run by onnxruntime: --parser asks TensorRT's")
+    assert_user_error(edgeprune("check", tiny_bundle, "--parser"), "--parser asks about a target: add --target")
+    if importlib.util.find_spec("tensorrt") is None:
+        absent = edgeprune("check", tiny_bundle, "--target", "tensorrt:local", "--parser")
+        assert_user_error(absent, "tensorrt not installed: on Jetson", "pip install edgeprune[tensorrt]")

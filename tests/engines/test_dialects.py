@@ -235,6 +235,19 @@ def test_attention_that_something_else_reads_stays(tiny_bundle: pathlib.Path) ->
     assert attention.change(model, TensorProto.FLOAT) == 1, "the other layer's"
 
 
+def test_a_head_whose_length_is_left_open_is_not_formed(tiny_bundle: pathlib.Path) -> None:
+    """Queries of the kept tokens as bundles had them once: TensorRT-RTX ends the build over such a node."""
+    model = quantise.load(Bundle.open(tiny_bundle).file("onnx/vision-stride.onnx"))
+    newer_opset.PASS(model)
+    lengths = [node for node in model.graph.node if node.op_type == "Concat" and len(node.input) == 4]
+    wanted = onnx.ModelProto.FromString(model.SerializeToString())
+    assert attention.change(wanted, TensorProto.FLOAT) == 2
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([-1], np.int64), "open"))
+    for node in lengths:
+        node.input[3] = "open"
+    assert attention.change(model, TensorProto.FLOAT) == 1, "the one of all tokens"
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed")
 @pytest.mark.parametrize("word", ["fp32", "fp16"])

@@ -24,6 +24,12 @@ def test_every_build_has_its_export_and_a_precision_that_is_built(name: str, pre
         assert word == "fp16" or not half, "an fp16 bundle serves fp16 only"
 
 
+def test_only_what_is_missing_is_built_again() -> None:
+    rows = [{"bundle": "demo.bundle", "precision": "fp16"}, {"bundle": "llava15-2-layers.bundle", "precision": "fp16"}]
+    left = engine_builds.missing(engine_builds.BUILDS, rows)
+    assert set(engine_builds.BUILDS) - set(left) == {("demo", "fp16"), ("llava15-2-layers", "fp16")}
+
+
 @pytest.mark.parametrize("name", [name for name in engine_builds.EXPORTS if name != "demo"])
 def test_every_export_is_one(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Planned, not done: a wrong setting is refused before anything is written."""

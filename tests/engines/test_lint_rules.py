@@ -30,8 +30,8 @@ def attention(*outputs: str, kind: int = TensorProto.FLOAT16, **attributes: int)
     return view([node("Attention", read, outputs, **attributes)], inputs, opset=23)
 
 
-def contrib(domain: str) -> GraphView:
-    return view([node("MatMulNBits", ["x"], domain=domain)], [info("x", [2, 2])], domains=[domain])
+def contrib(domain: str, op: str = "MatMulNBits") -> GraphView:
+    return view([node(op, ["x"], domain=domain)], [info("x", [2, 2])], domains=[domain])
 
 
 def local_function() -> GraphView:
@@ -83,6 +83,7 @@ CASES: list[tuple[str, str, Make, Make]] = [
     ("opset", THOR, lambda: simple("Relu", opset=8), lambda: simple("Relu", opset=24)),
     ("opset", CPU, lambda: simple("Relu", opset=24), lambda: simple("Relu", opset=8)),
     ("domain", RTX86, lambda: contrib("com.microsoft"), local_function),
+    ("domain", ORIN, lambda: contrib("com.microsoft", "GroupQueryAttention"), lambda: simple("Relu")),
     ("data-dependent-shape", ORIN, lambda: simple("NonZero"), lambda: simple("ArgMax")),
     ("data-dependent-shape", ORIN, lambda: in_subgraph("NonZero"), lambda: in_subgraph("Relu")),
     ("data-dependent-shape", RTX86, lambda: simple("Unique"), lambda: simple("Not")),

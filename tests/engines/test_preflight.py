@@ -26,9 +26,11 @@ def bundle(tmp_path: pathlib.Path) -> Bundle:
 def test_the_largest_chosen_graph_decides(bundle: Bundle) -> None:
     vision = len(FILES["onnx/vision-fastervlm.onnx"]) + len(FILES["onnx/vision.data"])
     decoder = len(FILES["onnx/decoder.onnx"])
-    assert preflight.needs(bundle, BOTH) == preflight.Needs((300 << 20) + 5 * vision, 2 * (vision + decoder))
+    assert preflight.needs(bundle, BOTH) == preflight.Needs((300 << 20) + 2 * vision, 2 * (vision + decoder))
+    whole = preflight.needs(bundle, {"vision": "fp32", "decoder": "fp16"})
+    assert whole.memory == (300 << 20) + 5 * decoder, "held whole while it becomes fp16"
     one = preflight.needs(bundle, {"vision": "fp32", "decoder": "int8"})
-    assert one == preflight.Needs((300 << 20) + 5 * decoder, 2 * decoder)
+    assert one == preflight.Needs((300 << 20) + 2 * decoder, 2 * decoder)
 
 
 def test_too_little_memory_is_refused_with_the_numbers(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
