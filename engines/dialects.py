@@ -98,8 +98,8 @@ def make(
     )
 
 
-#: stages whose graphs stay as exported (a select graph has at most the projector's products, a text encoder is float32):
-#: what they pick by must not lose digits
+#: stages whose graphs stay as exported, since what they pick by must not lose digits: a select graph has at most the
+#: projector's products, a text encoder is small
 UNCHANGED: Final = ("select", "text")
 
 

@@ -98,8 +98,8 @@ def build(
     bundle: Bundle, target: Target, precision: dict[str, str], *, rebuild: bool = False,
     options: Options | None = None, say: Callable[[str], None] = lambda text: None,
 ) -> tuple[str, bool]:  # fmt: skip
-    """Writes the variant into the bundle: an engine per vision graph, one for the text encoder if there is one, and one for
-    the decoder with two profiles.
+    """Writes the variant into the bundle: an engine per vision graph, one for the text encoder if there is one, and
+    one for the decoder with two profiles.
 
     Returns:
         Its slug, and whether it was built; it is not when one of the same fingerprint is there.

@@ -41,7 +41,11 @@ def manifest(
         },
         "recipe": recorded(recipe, checkpoint),
         "notes": [
-            *tokens.notes, *job.notes, *_unstable(job.methods), *about_background(job), *about_text_encoder(job),
+            *tokens.notes,
+            *job.notes,
+            *_unstable(job.methods),
+            *about_background(job),
+            *about_text_encoder(job),
         ],
         "visual_tokens": family.visual_tokens,
         "grid": list(family.grid),

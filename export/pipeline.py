@@ -248,7 +248,9 @@ def _check(job: Job, folder: Path, tokens: Tokens, source: WeightSource) -> list
         padding_mask(job.preprocess, image.shape[0], image.shape[1], job.family.grid) if job.recipe.letterbox else None
     )
     seen = golden_files.Seen(image, pixels, normalise(pixels, job.preprocess), padding)
-    made = golden_files.make(reference, job.methods, golden_files.asked(tokens, job.text_encoder), job.recipe.keep, seen)
+    made = golden_files.make(
+        reference, job.methods, golden_files.asked(tokens, job.text_encoder), job.recipe.keep, seen
+    )
     made.write(folder / "golden")
     files = {key: job.graphs.vision_files(key) for key in job.methods}
     return parity.check(folder / "onnx", made, reference, job.methods, files, job.default, job.recipe.dtype)

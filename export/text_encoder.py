@@ -169,5 +169,3 @@ def segments(ids: Iterable[int], length: int) -> np.ndarray:
     count = -(-len(row) // length)
     width = min(len(row), length)
     return np.pad(row, (0, count * width - len(row))).reshape(count, width)
-
-

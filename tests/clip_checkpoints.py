@@ -81,7 +81,7 @@ def write_clip(folder: pathlib.Path, shape: ClipShape | None = None) -> pathlib.
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" not in name:  # larger than they are drawn: questions must differ by more than rounding
-                parameter.mul_(8.0 if "q_proj" in name or "k_proj" in name else 4.0)
+                parameter.mul_(8.0 if "q_proj" in name or "k_proj" in name else 16.0 if "v_proj" in name else 4.0)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -173,9 +173,7 @@ def scores_of(spec: str, drawn: Drawn) -> np.ndarray:
     *signals, tokens, text, mask = (torch.from_numpy(value) for value in batch_of([drawn]))
     given = dict(zip(method.needs, signals, strict=True))
     constants = method.constants(tokens.shape[1])
-    scores = method.signal(
-        VisualFeatures(tokens, given, (1, tokens.shape[1]), constants, tokens, None, text, mask)
-    )
+    scores = method.signal(VisualFeatures(tokens, given, (1, tokens.shape[1]), constants, tokens, None, text, mask))
     assert scores is not None
     return scores[0].numpy()
 
