@@ -80,7 +80,7 @@ struct TokenSpec {
 
 // How a question becomes the ids that graphs.text reads; its tokenizer is kTextTokenizerFile.
 struct TextEncoderSpec {
-    int64_t segment_tokens = 0;            // a longer question is cut into rows of so many ids
+    int64_t segment_tokens = 0;           // a longer question is cut into rows of so many ids
     std::vector<int32_t> prefix, suffix;  // of the whole question
 };
 
@@ -108,7 +108,7 @@ struct Manifest {
     GraphSpec embedding, decoder;
     std::optional<GraphSpec> text;                // of the text encoder
     std::optional<TextEncoderSpec> text_encoder;  // there where `text` is
-    std::optional<GraphSpec> decoder_step;  // runs one token at a time in the place of `decoder`
+    std::optional<GraphSpec> decoder_step;        // runs one token at a time in the place of `decoder`
     std::map<std::string, FileSpec> files;
     std::string min_onnxruntime;
     std::string variant;  // slug of the one in use; "": the canonical graphs
