@@ -157,9 +157,7 @@ def prepare(recipe: ExportRecipe, scratch: Path | None) -> Job:
         random_weights=checkpoint.random_weights,
     )  # fmt: skip
     family.background = None if background is None else background.spec
-    encoder = text_encoder.find(
-        methods, recipe.text_encoder, family, random_weights=checkpoint.random_weights
-    )  # fmt: skip
+    encoder = text_encoder.find(methods, recipe.text_encoder, family, random_weights=checkpoint.random_weights)
     family.text_encoder = None if encoder is None else encoder.spec
     counted = {key: (method, _count(method, family, recipe)) for key, method in methods.items()}
     graphs = _graph_set(recipe, family, counted)

@@ -61,6 +61,9 @@ class TextEncoderWeights:
         """Raises:
         CheckpointError: the tokenizer is missing, of a kind the runtime cannot run, or larger than the encoder's table.
         """
+        files = [(self.folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "merges.txt")]
+        if not (files[0] or all(files[1:])):  # transformers would make an empty tokenizer of nothing
+            raise CheckpointError(f"{self.folder} has no tokenizer.json; name a whole CLIP checkpoint directory")
         tokenizer = load_tokenizer(self.folder)
         text = tokenizer.backend_tokenizer.to_str()
         require_supported(text)
@@ -145,6 +148,7 @@ def find(
             f"the visual projection of {folder} reads tokens of width {found.spec.vision_width}, but the vision tower "
             f"makes them {family.clip_width} wide: name the CLIP checkpoint that the tower comes from"
         )
+    _ = found.tokens  # read now, so that a plan refuses what the export would
     return found
 
 

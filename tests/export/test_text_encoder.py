@@ -174,6 +174,8 @@ def test_checkpoints_that_are_no_whole_clip(folders: tuple[pathlib.Path, pathlib
     (broken / "config.json").write_text(json.dumps(config))
     (broken / "tokenizer.json").unlink()
     (broken / "tokenizer_config.json").unlink()
+    assert "has no tokenizer.json" in refused(llava, broken)
+    (broken / "tokenizer.json").write_text("{}")
     assert "has no usable fast tokenizer" in refused(llava, broken)
 
 
