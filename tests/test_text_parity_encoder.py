@@ -44,7 +44,8 @@ class PaperReference(HfReference):
             torch.nn.functional.pad(inputs[name], (0, fill)).reshape(-1, most)
             for name in ("input_ids", "attention_mask")
         )
-        return self.clip.text_projection(self.clip.text_model(ids, attention_mask=mask).pooler_output).numpy()
+        with torch.inference_mode():
+            return self.clip.text_projection(self.clip.text_model(ids, attention_mask=mask).pooler_output).numpy()
 
     def vision(self, image, keep: float, score_block: int | None = None):
         """Kept projected features (K,D), indices (K,), relevance (N,)."""
