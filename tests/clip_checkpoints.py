@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import pathlib
 
 from tests.checkpoints import QUESTION_CORPUS
@@ -41,7 +42,7 @@ def clip_tokenizer():
         vocab_size=700, initial_alphabet=letters, end_of_word_suffix="</w>", show_progress=False
     )
     tok.train_from_iterator([QUESTION_CORPUS] * 20, trainer)
-    model = __import__("json").loads(tok.to_str())["model"]
+    model = json.loads(tok.to_str())["model"]
     vocab = dict.fromkeys([*letters, *(f"{letter}</w>" for letter in letters), *model["vocab"]])
     ids = {token: place for place, token in enumerate(vocab)}
     for special in ("<|startoftext|>", "<|endoftext|>"):
