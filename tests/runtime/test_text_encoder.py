@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import pathlib
 import shutil
@@ -12,9 +13,12 @@ import numpy as np
 import pytest
 
 from edgeprune.errors import EdgepruneError
+from edgeprune.runtime import _abi, library
+from edgeprune.runtime.answers import initialised
 from edgeprune.runtime.session import Model, describe_bundle
 from tests.checkpoints import write_checkpoint
 from tests.clip_checkpoints import ClipShape, write_clip
+from tests.runtime.conftest import picture as frame_pixels
 from tests.runtime.test_text_methods import COUNT, LEFT, ask
 from tests.runtime.tokenizer_program import NativeTokenizer
 from tests.test_text_parity import picture
@@ -153,14 +157,25 @@ def test_warm_up_and_other_methods(bundle: pathlib.Path) -> None:
 def test_a_changed_file_is_found_when_the_method_is_used(
     bundle: pathlib.Path, tmp_path: pathlib.Path, name: str
 ) -> None:
+    """By the C library; Python reads every file when it opens a bundle."""
     copy = pathlib.Path(shutil.copytree(bundle, tmp_path / "copy.bundle"))
     content = bytearray((copy / name).read_bytes())
     content[len(content) // 2] ^= 1
     (copy / name).write_bytes(bytes(content))
-    with Model.open(copy) as opened, opened.new_session() as session:
-        session.add_image(picture(3, 90, 70), method="cdpruner")
-        with pytest.raises(EdgepruneError, match=f"{name} has SHA-256"):
-            session.add_image(picture(3, 90, 70), method=PAPER)
+    with pytest.raises(EdgepruneError, match=f"{name} has sha256"):
+        Model.open(copy)
+    native, pixels = library.load(), frame_pixels(1)
+    out, session, image = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_int32()
+    opening = initialised(_abi.ModelOptions, onnxruntime_library=bytes(library.wheel_onnxruntime() or b""))
+    native.call("ep_model_open", bytes(copy), ctypes.byref(opening), ctypes.byref(out))
+    native.call("ep_session_new", out, None, ctypes.byref(session))
+    frame = initialised(_abi.Frame, data=pixels.ctypes.data, width_px=30, height_px=20)
+    llm, paper = (initialised(_abi.ImageOptions, method=method.encode()) for method in ("cdpruner", PAPER))
+    native.call("ep_session_add_image", session, ctypes.byref(frame), ctypes.byref(llm), ctypes.byref(image))
+    with pytest.raises(EdgepruneError, match=f"{name} has SHA-256"):
+        native.call("ep_session_add_image", session, ctypes.byref(frame), ctypes.byref(paper), ctypes.byref(image))
+    native.calls.ep_session_free(session)
+    native.calls.ep_model_free(out)
 
 
 @pytest.mark.parametrize(
