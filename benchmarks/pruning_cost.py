@@ -30,7 +30,7 @@ import onnxruntime
 import torch
 
 from benchmarks import docs_tables, pruning_cost_docs
-from benchmarks.pruning_work import GOALS, SIGNAL_FLOPS, WORK, Sizes, encoder_flops, projector_flops
+from benchmarks.pruning_work import GOALS, SIGNAL_FLOPS, TEXT_SPACE, WORK, Sizes, encoder_flops, projector_flops
 from edgeprune.engines.quantise import integer, load
 from edgeprune.export.models.layers import Linear
 from edgeprune.export.models.vit import Block, VitSpec
@@ -58,6 +58,7 @@ SIGNAL_SHAPES: dict[str, tuple[int, ...]] = {
     "projector_sensitivity": (N,),
     "anchor_embeddings": (3, C),
     "foreground": (N,),
+    "text_space": (N, TEXT_SPACE),
 }
 SPEC = VitSpec(C, HEADS, C // HEADS, 24, MLP, "quick_gelu", 1e-5, 14, (24, 24), 24, True, False, False, True, 2, 1, ())
 

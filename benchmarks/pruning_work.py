@@ -181,6 +181,9 @@ WORK: Final[dict[str, Work]] = {
     "background": Work("attention", _top_k, _vector),
 }
 
+#: width of the space that CLIP ViT-L/14-336 shares with its text encoder
+TEXT_SPACE: Final = 768
+
 #: kind of signal -> operations that the encoder spends on it and would not spend without it (its keys exist anyway)
 SIGNAL_FLOPS: Final[dict[str, Callable[[Sizes], float]]] = {
     "cls_attention": lambda s: 2.0 * s.v**2 + 2.0 * (s.n + 1) * s.v,
@@ -192,6 +195,8 @@ SIGNAL_FLOPS: Final[dict[str, Callable[[Sizes], float]]] = {
     "hidden": lambda s: 0.0,
     "anchor_embeddings": lambda s: 0.0,
     "foreground": lambda s: scorer_flops(s.n),
+    # to the width of the space of CLIP ViT-L
+    "text_space": lambda s: 2.0 * s.n * s.v * TEXT_SPACE,
     # along its default number of directions
     "projector_sensitivity": lambda s: Signal("").directions * 2.0 * s.d * (s.v + s.n * (s.d + 1)) + 8.0 * s.n * s.d,
 }

@@ -19,6 +19,8 @@ from edgeprune.strict_json import read_dataclass, require
 SCHEMA_VERSION = 1
 #: in a vision graph, names of the nodes that are the pruner's work begin so.
 PRUNING_PREFIX = "pruning/"
+#: the tokenizer of a text encoder, in a bundle.
+TEXT_TOKENIZER = "text-tokenizer/tokenizer.json"
 _PATH = re.compile(r"[A-Za-z0-9._/-]+")
 
 
@@ -85,8 +87,10 @@ class Method:
     static_keep: int | None
     has_scores: bool
     keep_counts: tuple[CountRun, ...] | None = None
+    text_encoder: bool | None = None
 
     def __post_init__(self) -> None:
+        require(self.text or not self.text_encoder, "text_encoder needs text")
         require(self.keep_counts is None or self.keep_counts, "keep_counts must not be empty")
 
 
@@ -182,6 +186,21 @@ class Tokens:
 
 
 @dataclass(frozen=True)
+class TextEncoder:
+    """How a question becomes the ids of `graphs.text`: prefix, text, suffix, cut into rows of segment_tokens."""
+
+    id: str
+    sha256: str | None
+    segment_tokens: int
+    prefix: tuple[int, ...]
+    suffix: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        require(self.segment_tokens >= 1, "segment_tokens must be positive")
+        require(min((0, *self.prefix, *self.suffix)) >= 0, "token ids must not be negative")
+
+
+@dataclass(frozen=True)
 class Tensor:
     role: str
     name: str
@@ -203,7 +222,7 @@ class KvSpec:
 
 @dataclass(frozen=True)
 class Graph:
-    stage: Literal["vision", "encode", "select", "embedding", "decoder"]
+    stage: Literal["vision", "encode", "select", "text", "embedding", "decoder"]
     file: str
     data: tuple[str, ...]
     inputs: tuple[Tensor, ...]
@@ -213,12 +232,14 @@ class Graph:
 
 @dataclass(frozen=True)
 class Graphs:
-    """`decoder_step`: where there is one, it makes each next token behind a cache that `decoder` began."""
+    """`decoder_step`: where there is one, it makes each next token behind a cache that `decoder` began. `text`: the
+    text encoder of the methods that read the question through one."""
 
     vision: dict[str, tuple[Graph, ...]]
     embedding: Graph
     decoder: Graph
     decoder_step: Graph | None = None
+    text: Graph | None = None
 
     def __post_init__(self) -> None:
         same = self.decoder_step is None or self.decoder_step.kv == self.decoder.kv
@@ -227,7 +248,7 @@ class Graphs:
     def __iter__(self) -> typing.Iterator[Graph]:
         for graphs in self.vision.values():
             yield from graphs
-        yield from (self.embedding, self.decoder)
+        yield from (graph for graph in (self.text, self.embedding, self.decoder) if graph is not None)
         if self.decoder_step is not None:
             yield self.decoder_step
 
@@ -310,6 +331,7 @@ class Manifest:
     golden: Golden
     parity: tuple[ParityRow, ...]
     versions: dict[str, str]
+    text_encoder: TextEncoder | None = None
 
     def __post_init__(self) -> None:
         for name in ("visual_tokens", "context_length", "opset"):
@@ -319,6 +341,7 @@ class Manifest:
         require(re.fullmatch(r"[0-9]+\.[0-9]+", self.min_onnxruntime) is not None, "min_onnxruntime is not A.B")
         for path in self.files:
             require_safe_path(path)
+        require(self.text_encoder is None or TEXT_TOKENIZER in self.files, f"{TEXT_TOKENIZER} is not listed in files")
         golden = [path for path in (self.golden.inputs, self.golden.outputs) if path is not None]
         self._require_graph_files(self.graphs, {}, golden)
         require(len({variant.slug for variant in self.variants}) == len(self.variants), "a variant stands twice")
@@ -327,10 +350,12 @@ class Manifest:
                 self._require_graph_files(variant.graphs, variant.files, [])
 
     def _require_graph_files(self, graphs: Graphs, more: Mapping[str, FileEntry], others: list[str]) -> None:
+        require((graphs.text is None) == (self.text_encoder is None), "graphs.text and text_encoder belong together")
         missing = set(self.methods.each) ^ set(graphs.vision)
         require(not missing, f"method {', '.join(sorted(missing))} and graphs.vision do not match")
         for name, method in self.methods.each.items():
             require(method.name == name, f"methods.each.{name} calls itself {method.name!r}")
+            require(graphs.text or not method.text_encoder, f"methods.each.{name} needs graphs.text")
             stages = tuple(graph.stage for graph in graphs.vision[name])
             fits = stages == ("encode", "select") or (stages == ("vision",) and not method.text)
             one = "" if method.text else "a graph of the stage vision, or "

@@ -37,6 +37,7 @@ class ExportRecipe:
         letterbox: pad pictures to a square with the mean colour, instead of cropping them; the graphs are told which
             patches are padding and keep them last.
         background_weights: safetensors file of the background scorer; None: those of the package.
+        text_encoder: CLIP checkpoint directory whose text encoder reads the question, for methods that want one.
 
     Raises:
         UserError: a field is out of its range.
@@ -54,6 +55,7 @@ class ExportRecipe:
     dtype: str = "fp32"
     letterbox: bool = False
     background_weights: str | None = None
+    text_encoder: str | None = None
 
     def __post_init__(self) -> None:
         _check_text(self)
@@ -155,6 +157,8 @@ def _check_text(recipe: ExportRecipe) -> None:
         raise UserError("revision must name a branch, a tag or a commit.")
     if recipe.background_weights is not None and not str(recipe.background_weights).strip():
         raise UserError("background_weights must name a safetensors file.")
+    if recipe.text_encoder is not None and not str(recipe.text_encoder).strip():
+        raise UserError("text_encoder must name a CLIP checkpoint directory.")
     for name in ("static_keep", "random_weights"):
         _typed(getattr(recipe, name), bool, name, "true or false")
 

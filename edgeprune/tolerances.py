@@ -15,6 +15,7 @@ TOLERANCES: Final[dict[str, float]] = {
     # graph against torch, fp32, relative to max |reference|
     "visual_embeds": 1e-4,
     "scores": 1e-4,
+    "text_embeds": 1e-4,
     "logits": 1e-4,
     "logits_in_place": 1e-4,  # cpu variants: cache written in place, before quantisation
     "inputs_embeds": 0.0,

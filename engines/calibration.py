@@ -170,11 +170,20 @@ def _kept(
     if first is not last:
         given = []
         for values, (_, question) in zip(made, texts, strict=True):
-            known = {"keep_slots": np.zeros(slots.most, np.float32), "text_embeds": question[None].astype(np.float32)}
-            known |= {"text_mask": np.ones((1, len(question)), np.float32), **dict(zip(wanted, values, strict=True))}
+            known = {"keep_slots": np.zeros(slots.most, np.float32), **_question(last, question)}
+            known |= dict(zip(wanted, values, strict=True))
             given.append({tensor.name: known[tensor.role] for tensor in last.inputs})
         made = list(run_each(bundle.file(last.file), given, [_name(last, "visual_embeds")]))
     return [values[0][0] for values in made]
+
+
+def _question(select: Graph, embeds: Array) -> Feeds:
+    """Role -> what a select graph reads of a question whose embeddings by the decoder's table are (M,D). One that
+    reads a text encoder's is given none, zeros: every token is kept here, whatever the question is."""
+    width = [tensor.shape[2] for tensor in select.inputs if tensor.role == "text_embeds"]
+    if width not in ([], [embeds.shape[1]]):
+        embeds = np.zeros((1, int(width[0])), np.float32)
+    return {"text_embeds": embeds[None].astype(np.float32), "text_mask": np.ones((1, len(embeds)), np.float32)}
 
 
 def _decoder_feeds(graph: Graph, rows: Array) -> Feeds:

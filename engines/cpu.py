@@ -156,6 +156,8 @@ def _graphs(
     the decoder keeps its cache."""
     canonical = job.bundle.manifest.graphs
     written: dict[str, Any] = {"vision": {}, "embedding": canonical.embedding, "decoder": canonical.decoder}
+    if canonical.text is not None:
+        written["text"] = canonical.text
     rows: list[ParityRow] = []
     made: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(dir=job.writer.path) as folder:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnx
@@ -99,6 +99,11 @@ def make(
     )
 
 
+#: stages whose graphs stay as exported, since what they pick by must not lose digits: a select graph has at most the
+#: projector's products, a text encoder is small
+UNCHANGED: Final = ("select", "text")
+
+
 def formed_of(
     bundle: Bundle, graph: Graph, name: str, sets: Sequence[quantise.Arrays], folder: Path, form: forms.Form
 ) -> Dialect:
@@ -110,7 +115,7 @@ def formed_of(
         DialectError: as of `make`.
     """
     source, word = bundle.file(graph.file), bundle.manifest.recipe.get("dtype", "fp32")
-    if not form.changes or graph.stage == "select":
+    if not form.changes or graph.stage in UNCHANGED:
         holds = PLAIN if form.changes else form
         holds.require(onnx.load(source, load_external_data=False))
         return Dialect(source)
@@ -144,6 +149,7 @@ def _quantised(
     source: Path, word: str, sets: Sequence[quantise.Arrays], scratch: Path
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
     """The fp32 graph with some products in int8 or int4, fewer each time, and what build.json says of them."""
+    fixed = quantise.choosing(source)
     if word == "fp16":
         yield quantise.load(source), {}
     elif word == "int4":
@@ -151,11 +157,10 @@ def _quantised(
         with tempfile.TemporaryDirectory(dir=scratch) as folder:
             products = one_by_one.Products(source, source.parent, Path(folder), int4.blocks)
             for limit in INT4_LIMITS:
-                higher = sorted(node for node, value in noise.items() if value > limit)
+                higher = sorted(node for node, value in noise.items() if value > limit or node in fixed)
                 yield all_inside(products.model(higher), products.folder), {"fp16": higher}
     else:
         ranges = qdq.activations(source, sets, scratch)
-        fixed = quantise.choosing(source)
         order = sorted(ranges.keys() - fixed, key=lambda node: (-ranges[node].noise, node))
         for share in INT8_SHARES:
             count = int(share * len(order))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgeprune.engines.shapes import ShapeRange, Span, decoder_phases, shape_range, spans
+from edgeprune.engines.shapes import ShapeRange, Span, decoder_phases, shape_range, spans, text_spans
 from edgeprune.errors import UserError
 from edgeprune.manifest import Graph, Manifest
 
@@ -20,7 +20,7 @@ class EnginePlan:
 
     Attributes:
         file: name of the engine's file.
-        name: the method, or "decoder".
+        name: the method, "text" (the text encoder) or "decoder".
         profiles: name -> input -> range, in the order in which the engine has them: TensorRT knows them by number.
     """
 
@@ -43,7 +43,7 @@ class EnginePlan:
 
 
 def plans(manifest: Manifest) -> list[EnginePlan]:
-    """Every vision graph and the decoder; the embedding stays a table whose rows are copied.
+    """Every vision graph, the text encoder and the decoder; the embedding stays a table whose rows are copied.
 
     Raises:
         UserError: nothing in the manifest bounds a dimension of an input.
@@ -53,6 +53,9 @@ def plans(manifest: Manifest) -> list[EnginePlan]:
         for method, stages in manifest.graphs.vision.items()
         for graph in stages
     ]
+    text = manifest.graphs.text
+    if text is not None:
+        found.append(EnginePlan(engine_name(text), text, {"text": _profile(text, text_spans(manifest))}, "text"))
     decoder = manifest.graphs.decoder
     phases = {name: _profile(decoder, known) for name, known in decoder_phases(manifest).items()}
     return [*found, EnginePlan(engine_name(decoder), decoder, phases)]
@@ -65,7 +68,7 @@ def engine_name(graph: Graph) -> str:
 
 def vision_spans(manifest: Manifest, method: str) -> dict[str, Span]:
     """The spans of one method's graphs: K is a count that the method serves, nearest to the keep ratio asked for."""
-    known = spans(manifest)
+    known = text_spans(manifest) if manifest.methods.each[method].text_encoder else spans(manifest)
     served = list(_served(manifest, method))
     if not served:
         return known

@@ -98,7 +98,8 @@ def build(
     bundle: Bundle, target: Target, precision: dict[str, str], *, rebuild: bool = False,
     options: Options | None = None, say: Callable[[str], None] = lambda text: None,
 ) -> tuple[str, bool]:  # fmt: skip
-    """Writes the variant into the bundle: an engine per vision graph, and one for the decoder with two profiles.
+    """Writes the variant into the bundle: an engine per vision graph, one for the text encoder if there is one, and
+    one for the decoder with two profiles.
 
     Returns:
         Its slug, and whether it was built; it is not when one of the same fingerprint is there.
@@ -166,10 +167,10 @@ def _engine(job: Job, plan: EnginePlan) -> tuple[dict[str, Any], ParityRow | Non
 
 def _dialect(job: Job, plan: EnginePlan, folder: Path) -> dialects.Dialect:
     """The graph that becomes the engine, and what it is told about it."""
-    word = job.precision[plan.stage]
-    if plan.graph.stage == "select":  # at most the projector's products; what it picks by must not lose digits
+    word, unchanged = job.precision[plan.stage], plan.graph.stage in dialects.UNCHANGED
+    if unchanged:
         word = job.bundle.manifest.recipe.get("dtype", "fp32")
-    sets = [] if job.inputs is None else job.inputs.sets(plan.stage, plan.name)
+    sets = [] if job.inputs is None or unchanged else job.inputs.sets(plan.stage, plan.name)
     made = dialects.make(job.bundle, plan.graph, plan.name, word, sets, folder, forms.find(job.target.dialect))
     if made.row is not None:
         facts = made.facts

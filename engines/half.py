@@ -4,8 +4,8 @@ Precondition: a graph of standard operators in fp32, in topological order, types
 Postcondition: the same inputs and outputs (those named become fp16), no fp32 weight that only fp16 nodes read.
 
 In fp32 stay: norms, softmax and what leads to it from the last matrix product, angles of rotary positions, everything
-from the last stored weight to the scores and the kept set (near ties flip otherwise), subgraphs, and the nodes that
-the caller names.
+from the last stored weight to the scores and the kept set (near ties flip otherwise), the projection to where a text
+encoder's embeddings lie, subgraphs, and the nodes that the caller names.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ _PRODUCTS = frozenset({"MatMul", "Gemm", "Conv"})
 #: an elementwise node whose inputs are all fp32 stays so: an fp16 step between two fp32 ones would only lose digits.
 _FOLLOW = frozenset({"Add", "Sub", "Mul", "Div", "Reciprocal", "Neg", "Where", "Max", "Min"})
 _FP32_OUTPUTS = ("scores", "keep_idx")
+#: weights by which tokens are compared with a text encoder's reading of the question
+_SPACE = "text_space."
 
 
 def fp32_nodes(model: onnx.ModelProto, named: Collection[str] = ()) -> set[str]:
@@ -40,6 +42,7 @@ def fp32_nodes(model: onnx.ModelProto, named: Collection[str] = ()) -> set[str]:
     stored = weights | {n.output[0] for n in graph.node if n.op_type == "DequantizeLinear" and n.input[0] in weights}
     kept = {node.output[0] for node in graph.node if node.op_type in _NORMS | _SUBGRAPHS or node.name in named}
     kept |= {node.output[0] for node in graph.node if _reads_large(node, graph)}
+    kept |= {node.output[0] for node in graph.node if any(name.startswith(_SPACE) for name in node.input)}
     for node in graph.node:
         if node.op_type in _FED_IN_FP32:
             kept |= _upstream(node, makers, lambda n: n.op_type in _PRODUCTS)

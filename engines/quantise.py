@@ -22,6 +22,9 @@ from edgeprune.engines.weights import all_inside
 
 Arrays = Mapping[str, "np.ndarray[Any, Any]"]
 _PRODUCTS = ("MatMul", "Gemm")
+#: prefixes of weights that decide which tokens go on: the background scorer's, and those by which tokens are compared
+#: with a text encoder's reading of the question
+CHOOSING = ("background.", "text_space.")
 
 
 def products(model: onnx.ModelProto) -> list[onnx.NodeProto]:
@@ -31,10 +34,10 @@ def products(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 
 def choosing(graph: Path) -> set[str]:
-    """Names of the products that stay fp32 whatever their noise: those of the background scorer, because a rounded
-    logit sends other patches into the encoder, which no tolerance on its output bounds."""
+    """Names of the products that stay fp32 whatever their noise: those that other patches enter the encoder by, or
+    other tokens leave it, which no tolerance on its output bounds."""
     model = onnx.load(graph, load_external_data=False)
-    return {node.name for node in products(model) if node.input[1].startswith("background.")}
+    return {node.name for node in products(model) if node.input[1].startswith(CHOOSING)}
 
 
 def noise(graph: Path, feeds: Arrays, scratch: Path) -> dict[str, float]:

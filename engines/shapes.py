@@ -1,7 +1,7 @@
 """Bounds of every free dimension of a bundle's graphs, from its manifest.
 
-Shape letters: B views, K kept tokens, L prompt tokens, M tokens of the question that a method reads, T new positions,
-P<layer> cached positions, S = P + T.
+Shape letters: B views, K kept tokens, L prompt tokens, M tokens of the question that a method reads, or its segments,
+T new positions, P<layer> cached positions, S = P + T.
 """
 
 from __future__ import annotations
@@ -58,6 +58,17 @@ def spans(manifest: Manifest) -> dict[str, Span]:
         "P": Span(0, 0, context),
         "S": Span(1, usual, context),
     }
+
+
+def text_spans(manifest: Manifest) -> dict[str, Span]:
+    """Spans where a text encoder reads the question: M segments of L ids. A question has no more ids than the context
+    has places, whichever tokenizer counts them."""
+    known, encoder = spans(manifest), manifest.text_encoder
+    if encoder is None:
+        return known
+    length = encoder.segment_tokens
+    usual = min(USUAL_QUESTION_TOKENS + len(encoder.prefix) + len(encoder.suffix), length)
+    return {**known, "M": Span(1, 1, -(-manifest.context_length // length)), "L": Span(1, usual, length)}
 
 
 def kept_tokens(manifest: Manifest) -> Span:

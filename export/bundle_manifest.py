@@ -40,7 +40,13 @@ def manifest(
             "random_weights": checkpoint.random_weights,
         },
         "recipe": recorded(recipe, checkpoint),
-        "notes": [*tokens.notes, *job.notes, *_unstable(job.methods), *about_background(job)],
+        "notes": [
+            *tokens.notes,
+            *job.notes,
+            *_unstable(job.methods),
+            *about_background(job),
+            *about_text_encoder(job),
+        ],
         "visual_tokens": family.visual_tokens,
         "grid": list(family.grid),
         "keep": _keep(recipe, job.max_keep),
@@ -51,6 +57,7 @@ def manifest(
         "preprocess": job.preprocess,
         "prompt": {"segments": tokens.segments},
         "tokens": tokens.manifest,
+        **({} if job.text_encoder is None else {"text_encoder": job.text_encoder.manifest()}),
         "positions": family.positions,
         "context_length": family.config.text_config.max_position_embeddings,
         "graphs": graphs,
@@ -91,12 +98,19 @@ def about_background(job: Job) -> list[str]:
     return notes
 
 
+def about_text_encoder(job: Job) -> list[str]:
+    """A sentence on the text encoder, if there is one."""
+    return [] if job.text_encoder is None else [job.text_encoder.describe()]
+
+
 def recorded(recipe: ExportRecipe, checkpoint: Checkpoint) -> dict[str, Any]:
     """The recipe without paths of this machine."""
     fields = recipe.to_dict()
     fields["overrides"] = {k: Path(v).name if k in FOLDERS else v for k, v in fields["overrides"].items()}
     if recipe.background_weights is not None:
         fields["background_weights"] = Path(recipe.background_weights).name
+    if recipe.text_encoder is not None:
+        fields["text_encoder"] = Path(recipe.text_encoder).resolve().name
     return {**fields, "model": checkpoint.id if Path(recipe.model).is_dir() else recipe.model}
 
 
@@ -112,6 +126,7 @@ def _method(key: str, method: PruningMethod, job: Job) -> dict[str, Any]:
         "where": method.where,
         "scope": method.scope,
         "text": method.text,
+        **({"text_encoder": True} if method.text_encoder else {}),
         "dynamic_keep": static is None,
         "static_keep": static,
         "has_scores": method.has_scores,

@@ -76,13 +76,17 @@ class Checkpoint:
         """Of config.json followed by the weight files in name order; None with random weights."""
         if self.random_weights:
             return None
-        folder = self.require_folder()
-        digest = hashlib.sha256()
-        for file in (folder / "config.json", *weight_files(folder)):
-            with file.open("rb") as stream:
-                while chunk := stream.read(1 << 22):
-                    digest.update(chunk)
-        return digest.hexdigest()
+        return folder_sha256(self.require_folder())
+
+
+def folder_sha256(folder: Path) -> str:
+    """Of a checkpoint directory: config.json followed by the weight files in name order."""
+    digest = hashlib.sha256()
+    for file in (folder / "config.json", *weight_files(folder)):
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 22):
+                digest.update(chunk)
+    return digest.hexdigest()
 
 
 def resolve(recipe: ExportRecipe, scratch: Path | None) -> Checkpoint:
@@ -136,17 +140,18 @@ def _shipped(alias: Alias) -> Checkpoint:
 
 
 def _read_folder(folder: Path, name: str, revision: str | None) -> Checkpoint:
-    config = _json(folder / "config.json", required=True)
-    preprocessor = _json(folder / "preprocessor_config.json")
+    config = read_json(folder / "config.json", required=True)
+    preprocessor = read_json(folder / "preprocessor_config.json")
     if not preprocessor:
-        preprocessor = _json(folder / "processor_config.json").get("image_processor", {})
+        preprocessor = read_json(folder / "processor_config.json").get("image_processor", {})
     if not preprocessor:
         raise CheckpointError(f"{folder} has no preprocessor_config.json; pictures cannot be prepared without it")
-    generation = _json(folder / "generation_config.json")
+    generation = read_json(folder / "generation_config.json")
     return Checkpoint(name, revision, folder, config, preprocessor, generation, folder, None, False)
 
 
-def _json(path: Path, required: bool = False) -> dict[str, Any]:
+def read_json(path: Path, required: bool = False) -> dict[str, Any]:
+    """A decoded JSON object, {} where it is missing and not required. CheckpointError: it cannot be read."""
     if not path.is_file() and not required:
         return {}
     try:

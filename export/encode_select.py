@@ -44,7 +44,8 @@ class EncodeGraph(VisionGraph):
     the link, and scores (B,N) float32 where the question plays no part in them."""
 
     def __init__(self, whole: VisionGraph) -> None:
-        super().__init__(whole.vision_tower, whole.multi_modal_projector, whole.method, whole.path, whole.static_keep)
+        parts = whole.vision_tower, whole.multi_modal_projector, whole.method, whole.path, whole.static_keep
+        super().__init__(*parts, text_space=whole.text_space)
         self.link = link_of(whole)
 
     def prunes_inside(self) -> bool:
@@ -124,8 +125,14 @@ def signal_shapes(graph: VisionGraph) -> dict[Signal, tuple[int, ...]]:
         "keys": (1, spec.heads, count, spec.head_width),
         "hidden": (1, count, spec.width),
         "cls_hidden": (1, 1, spec.width),
+        "text_space": (1, count, text_width(graph)),
     }
     return {signal: shapes.get(signal.kind, (1, count)) for signal in graph.path.signal_blocks}
+
+
+def text_width(graph: VisionGraph) -> int:
+    """E of the text encoder that the method reads the question through; 0 where it takes the decoder's embeddings."""
+    return 0 if graph.text_space is None else graph.text_space.width
 
 
 def _select_once(graph: VisionGraph, signals: Mapping[Signal, Tensor], scores: Tensor | None) -> None:
@@ -142,7 +149,8 @@ def _zero_features(graph: VisionGraph, signals: Mapping[Signal, Tensor]) -> Visu
     spec, count = graph.vision_tower.spec, visual_tokens(graph.vision_tower.spec, graph.path)
     constants = {name: getattr(graph, f"constant_{name}") for name in graph.constant_names}
     tokens = torch.zeros(1, count, spec.width)
-    text = (torch.zeros(1, 1, spec.width), torch.ones(1, 1)) if graph.method.text else (None, None)
+    words = torch.zeros(1, 1, text_width(graph) or spec.width)
+    text = (words, torch.ones(1, 1)) if graph.method.text else (None, None)
     return VisualFeatures(tokens, signals, spec.grid, constants, tokens, None, *text)
 
 
@@ -176,7 +184,7 @@ def interfaces(graph: VisionGraph, whole: Interface, dtype: str) -> tuple[Interf
     passed = [_axis(role, *shape) for role, shape in _passed(graph, link, dtype, width)]
     inputs = [by_role.get(axis.role, axis) for axis in passed]
     text = [
-        Axis("text_embeds", "text_embeds", "float32", ("B", "M", width)),
+        Axis("text_embeds", "text_embeds", "float32", ("B", "M", text_width(graph) or width)),
         Axis("text_mask", "text_mask", "float32", ("B", "M")),
     ]
     select_inputs = [*inputs, *(axis for axis in whole.inputs if axis.role in ("pad_mask", "keep_slots"))]

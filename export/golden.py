@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 import numpy as np
 
 from edgeprune.export.reference import Reference, VisionReference
+from edgeprune.export.text_encoder import TextEncoderWeights
 from edgeprune.export.tokens import Tokens
 from edgeprune.pruning.base import PruningMethod
 
@@ -65,10 +66,36 @@ def picture(wide: bool = False) -> np.ndarray:
     return image[40:120].copy() if wide else image
 
 
+@dataclass(frozen=True)
+class Asked:
+    """The question as ids.
+
+    Attributes:
+        prompt: of the whole prompt. marker: the id in it that stands for the picture.
+        question: of the question alone, for the decoder's embeddings. encoder: for a text encoder, or [].
+    """
+
+    prompt: list[int]
+    marker: int
+    question: list[int]
+    encoder: list[int]
+
+    def of(self, method: PruningMethod) -> list[int]:
+        """What a method that reads the question is given."""
+        return self.encoder if method.text_encoder else self.question
+
+
+def asked(tokens: Tokens, encoder: TextEncoderWeights | None) -> Asked:
+    """QUESTION about one picture."""
+    whole = tokens.ids(tokens.prompt(QUESTION, 1))
+    ids = [] if encoder is None else encoder.tokens.ids(QUESTION)
+    return Asked(whole, tokens.manifest["image"], tokens.plain_ids(QUESTION), ids)
+
+
 def make(
     reference: Reference,
     methods: dict[str, tuple[PruningMethod, int]],
-    tokens: Tokens,
+    ids: Asked,
     keep: float,
     image: Seen,
 ) -> Golden:
@@ -76,19 +103,20 @@ def make(
 
     Args:
         methods: key -> method and its K.
+        ids: the question.
         keep: the bundle's default keep ratio.
         image: what the reference sees; K is capped at its patches outside padding, as the runtime does.
     """
-    ids = tokens.ids(tokens.prompt(QUESTION, 1))
-    outputs: dict[str, Any] = {"pixels_rgb": image.pixels, "prompt_ids": np.asarray(ids, np.int64)}
-    question = tokens.plain_ids(QUESTION)
-    if any(method.text for method, _ in methods.values()):
-        outputs["question_ids"] = np.asarray(question, np.int64)
+    outputs: dict[str, Any] = {"pixels_rgb": image.pixels, "prompt_ids": np.asarray(ids.prompt, np.int64)}
+    if any(method.text and not method.text_encoder for method, _ in methods.values()):
+        outputs["question_ids"] = np.asarray(ids.question, np.int64)
+    if ids.encoder:
+        outputs["text_encoder_ids"] = np.asarray(ids.encoder, np.int64)
     vision, prompts = {}, {}
     for key, (method, count) in methods.items():
         kept = capped(method, count, image.padding)
-        seen = vision[key] = reference.vision(image.values, method, kept, image.padding, question)
-        prompts[key] = splice(reference.embed(ids), ids, tokens.manifest["image"], seen.visual_embeds)
+        seen = vision[key] = reference.vision(image.values, method, kept, image.padding, ids.of(method))
+        prompts[key] = splice(reference.embed(ids.prompt), ids.prompt, ids.marker, seen.visual_embeds)
         if not method.stable:
             continue  # another machine's rounding may keep other tokens
         logits, made = reference.greedy(prompts[key], NEW_TOKENS)

@@ -17,6 +17,7 @@ from edgeprune.export.models.background import BackgroundModules
 from edgeprune.export.models.layers import Linear, Table, TableRows
 from edgeprune.export.models.llama import Llama
 from edgeprune.export.models.projector import Projector
+from edgeprune.export.models.text_encoder import TextSpace
 from edgeprune.export.models.vit import Block, Vit, VitSpec
 from edgeprune.export.part import add_pruning_part
 from edgeprune.export.passes.repeat import Run
@@ -99,11 +100,14 @@ class VisionGraph(nn.Module):
         static_keep: int | None,
         anchors: Mapping[str, TableRows] | None = None,
         background: BackgroundModules | None = None,
+        text_space: TextSpace | None = None,
     ) -> None:
-        """`anchors`: `anchors_name` of a signal -> the rows it asks for."""
+        """`anchors`: `anchors_name` of a signal -> the rows it asks for. `text_space`: where the method reads the
+        question through a text encoder."""
         super().__init__()
         self.vision_tower = tower
         self.background = background
+        self.text_space = text_space
         self.pruning = add_pruning_part(self)
         self.multi_modal_projector = projector
         self.method = method
@@ -218,6 +222,9 @@ class VisionGraph(nn.Module):
         first = self.path.first_token
         if signal.kind == "anchor_embeddings":
             return cast(TableRows, self.get_submodule(anchors_name(signal))).weight.unsqueeze(0)
+        if signal.kind == "text_space":
+            assert self.text_space is not None
+            return self.text_space(x[:, first:])
         if not is_sensitivity(signal):
             return output_signal(signal.kind, x, first)
         directions = getattr(self, f"directions_{signal.directions}_{signal.seed}")

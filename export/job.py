@@ -10,6 +10,7 @@ from edgeprune.export.checkpoint import Checkpoint
 from edgeprune.export.models.background import KIND
 from edgeprune.export.models.base import ModelFamily
 from edgeprune.export.reference import reference_bytes
+from edgeprune.export.text_encoder import TextEncoderWeights
 from edgeprune.export.weights import WeightSource
 from edgeprune.export.writer import GraphSet
 from edgeprune.machine import memory_bytes
@@ -36,6 +37,7 @@ class Job:
     methods: dict[str, tuple[PruningMethod, int]]
     graphs: GraphSet
     background: BackgroundWeights | None
+    text_encoder: TextEncoderWeights | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -48,8 +50,10 @@ class Job:
         return min(self.recipe.keep_range[1], max(method.max_keep for method, _ in self.methods.values()))
 
     def source(self) -> WeightSource:
-        """Weights of the checkpoint and of the background scorer. PruningError: heads of another encoder."""
+        """Weights of the checkpoint, text encoder and background scorer. PruningError: heads of another encoder."""
         source = self.checkpoint.source(self.family.canonical)
+        if self.text_encoder is not None:
+            source = self.text_encoder.source(source)
         if self.background is None:
             return source
         joined = self.background.source(source, self.preprocess)
@@ -60,9 +64,13 @@ class Job:
             self.background.require_heads(blocks, self.checkpoint.id, self.family.patch_embedding(source))
         return joined
 
+    def reference_bytes(self) -> int:
+        """Memory that the torch reference needs."""
+        return reference_bytes(self.family) + (0 if self.text_encoder is None else 2 * self.text_encoder.bytes())
+
     def reason_without_reference(self) -> str | None:
         """Why the torch reference cannot run here, or None."""
-        need, free = reference_bytes(self.family), memory_bytes()[1]
+        need, free = self.reference_bytes(), memory_bytes()[1]
         if need <= free:
             return None
         return f"the torch reference needs about {need >> 20} MiB of memory and {free >> 20} MiB are free"

@@ -12,6 +12,8 @@ from edgeprune.errors import CheckFailed, DependencyError
 from edgeprune.export.golden import Golden
 from edgeprune.export.models.base import ModelFamily
 from edgeprune.export.reference import Reference, VisionReference
+from edgeprune.export.reference_text import TextReference
+from edgeprune.export.text_encoder import segments
 from edgeprune.pruning.base import PruningMethod
 from edgeprune.tolerances import TOLERANCES
 
@@ -50,6 +52,8 @@ def check(
         made = run_vision([folder / name for name in files[key]], feeds)
         require_finite(key, last, _known(scores=made.get("scores"), visual_embeds=made["visual_embeds"]))
         rows += _vision(made, f"vision/{key}", expected, method, suffix)
+    if reference.text is not None:
+        rows.append(_text(folder / "text.onnx", golden, reference.text))
     rows.append(_embedding(folder / "embedding.onnx", golden, reference, suffix))
     rows += _decoder(folder / "decoder.onnx", golden, reference, default, suffix)
     failed = [row for row in rows if not row["passed"]]
@@ -114,7 +118,8 @@ def vision_feeds(golden: Golden, reference: Reference, method: PruningMethod, co
     if golden.seen.padding is not None:
         feeds["pad_mask"] = golden.seen.padding[None]
     if method.text:
-        embeds = reference.embed(golden.outputs["question_ids"].tolist())[None]
+        ids = golden.outputs["text_encoder_ids" if method.text_encoder else "question_ids"]
+        embeds = reference.question_embeds(method, ids.tolist())[None]
         feeds |= {"text_embeds": embeds, "text_mask": np.ones(embeds.shape[:2], np.float32)}
     return feeds
 
@@ -172,6 +177,19 @@ def _different(found: np.ndarray, expected: np.ndarray, scores: np.ndarray | Non
         return float(len(extra))
     gap = float(scores[missing].max() - scores[extra].min())
     return 0.0 if gap <= TOLERANCES["scores"] * float(np.abs(scores).max()) else float(len(extra))
+
+
+def _text(path: Path, golden: Golden, reference: TextReference) -> Row:
+    """The golden question, and one of two segments; float32 whatever the bundle's dtype is."""
+    ids = golden.outputs["text_encoder_ids"].tolist()
+    length = reference.spec.positions
+    long = (ids * (length // len(ids) + 2))[: length + len(ids)]
+    running = session(path)
+    worst = max(
+        relative(running.run(None, {"input_ids": segments(asked, length)})[0], reference.embed(asked))
+        for asked in (ids, long)
+    )
+    return _row("text", "text_embeds", worst, TOLERANCES["text_embeds"])
 
 
 def _embedding(path: Path, golden: Golden, reference: Reference, suffix: str) -> Row:

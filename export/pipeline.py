@@ -16,7 +16,7 @@ from typing import Any
 from edgeprune import retention
 from edgeprune.bundle import BundleWriter
 from edgeprune.errors import PruningError
-from edgeprune.export import bundle_manifest, calibrate, parity
+from edgeprune.export import bundle_manifest, calibrate, parity, text_encoder
 from edgeprune.export import golden as golden_files
 from edgeprune.export.background_weights import find
 from edgeprune.export.checkpoint import resolve
@@ -31,7 +31,8 @@ from edgeprune.export.preprocess import (
     preprocess_manifest,
     reference_pixels,
 )
-from edgeprune.export.reference import Reference, reference_bytes
+from edgeprune.export.reference import Reference
+from edgeprune.export.reference_text import TextReference
 from edgeprune.export.tokens import Tokens, read_tokens, write_tokenizer
 from edgeprune.export.weights import WeightSource
 from edgeprune.export.writer import DTYPES, GraphSet
@@ -85,12 +86,12 @@ def plan(recipe: ExportRecipe) -> ExportPlan:
         for key, (method, _) in job.methods.items()
         if calibrate.uncalibrated(method) and dict(recipe.overrides).get("calibration") is None
     ]
-    notes += bundle_manifest.about_background(job)
+    notes += [*bundle_manifest.about_background(job), *bundle_manifest.about_text_encoder(job)]
     reason = job.reason_without_reference()
     if reason:
         notes.append(f"no parity check and no golden tensors: {reason}")
     size = job.graphs.data_bytes()
-    peak = job.graphs.largest_tensor_bytes() * 3 if reason else reference_bytes(job.family) + size
+    peak = job.graphs.largest_tensor_bytes() * 3 if reason else job.reference_bytes() + size
     return ExportPlan(
         tokens_before=job.family.visual_tokens,
         tokens_after=count,
@@ -156,9 +157,11 @@ def prepare(recipe: ExportRecipe, scratch: Path | None) -> Job:
         random_weights=checkpoint.random_weights,
     )  # fmt: skip
     family.background = None if background is None else background.spec
+    encoder = text_encoder.find(methods, recipe.text_encoder, family, random_weights=checkpoint.random_weights)
+    family.text_encoder = None if encoder is None else encoder.spec
     counted = {key: (method, _count(method, family, recipe)) for key, method in methods.items()}
     graphs = _graph_set(recipe, family, counted)
-    return Job(recipe, checkpoint, family, processor, preprocess, counted, graphs, background)
+    return Job(recipe, checkpoint, family, processor, preprocess, counted, graphs, background, encoder)
 
 
 def _graph_set(recipe: ExportRecipe, family: ModelFamily, methods: dict[str, tuple[PruningMethod, int]]) -> GraphSet:
@@ -220,6 +223,8 @@ def _write(job: Job, folder: Path, name: str, report: Progress) -> dict[str, Any
     source = job.source()
     tokens = read_tokens(job.checkpoint, job.family.template)
     write_tokenizer(tokens, folder / "tokenizer")
+    if job.text_encoder is not None:
+        job.text_encoder.tokens.write(folder / text_encoder.TOKENIZER)
     graphs = job.graphs.write(folder / "onnx", source, report)
     reason = job.reason_without_reference()
     rows: list[parity.Row] = []
@@ -233,14 +238,17 @@ def _write(job: Job, folder: Path, name: str, report: Progress) -> dict[str, Any
 
 def _check(job: Job, folder: Path, tokens: Tokens, source: WeightSource) -> list[parity.Row]:
     """Golden tensors and parity rows."""
-    reference = Reference(job.checkpoint, job.family, source)
+    reader = None if job.text_encoder is None else TextReference(job.text_encoder, source)
+    reference = Reference(job.checkpoint, job.family, source, reader)
     image = golden_files.picture(wide=job.recipe.letterbox)
     pixels = reference_pixels(job.processor, image)
     padding = (
         padding_mask(job.preprocess, image.shape[0], image.shape[1], job.family.grid) if job.recipe.letterbox else None
     )
     seen = golden_files.Seen(image, pixels, normalise(pixels, job.preprocess), padding)
-    made = golden_files.make(reference, job.methods, tokens, job.recipe.keep, seen)
+    made = golden_files.make(
+        reference, job.methods, golden_files.asked(tokens, job.text_encoder), job.recipe.keep, seen
+    )
     made.write(folder / "golden")
     files = {key: job.graphs.vision_files(key) for key in job.methods}
     return parity.check(folder / "onnx", made, reference, job.methods, files, job.default, job.recipe.dtype)

@@ -20,6 +20,7 @@ from edgeprune.export import reference_blocks
 from edgeprune.export.background_reference import ForegroundReference, highest
 from edgeprune.export.checkpoint import Checkpoint
 from edgeprune.export.models.base import ModelFamily
+from edgeprune.export.reference_text import TextReference
 from edgeprune.export.weights import WeightSource
 from edgeprune.pruning.background import FOREGROUND
 from edgeprune.pruning.base import OUTPUT_KINDS, PruningMethod, Signal, VisualFeatures, visual_part
@@ -79,8 +80,11 @@ def on_grid(seen: VisionReference, places: np.ndarray, logits: np.ndarray, metho
 class Reference:
     """A checkpoint as transformers runs it."""
 
-    def __init__(self, checkpoint: Checkpoint, family: ModelFamily, source: WeightSource) -> None:
-        self.family = family
+    def __init__(
+        self, checkpoint: Checkpoint, family: ModelFamily, source: WeightSource, text: TextReference | None = None
+    ) -> None:
+        """`text`: for methods that read the question through a text encoder."""
+        self.family, self.text = family, text
         self.model = _load(checkpoint, family, source)
         self.decoder = self.model.model.language_model
         self.foreground = ForegroundReference(family, source)
@@ -160,14 +164,27 @@ class Reference:
         if signal.kind == "projector_sensitivity":
             hidden = run.out.hidden_states[block + 1][:, first_token:]
             return sensitivity(self.model.model.multi_modal_projector, hidden, signal)
+        if signal.kind == "text_space":
+            modules = self.model.model.vision_tower.named_modules()
+            norm = next(module for name, module in modules if name.rpartition(".")[2] == "post_layernorm")
+            assert self.text is not None
+            return self.text.in_text_space(run.out.hidden_states[block + 1][:, first_token:], norm)
         return visual_part(run.signal(signal.kind, block), signal.kind, first_token)
+
+    def question_embeds(self, method: PruningMethod, ids: list[int]) -> np.ndarray:
+        """What a method reads of a question: (M,D) by the decoder's table, or (M,E) by the text encoder."""
+        if not method.text_encoder:
+            return self.embed(ids)
+        assert self.text is not None
+        return self.text.embed(ids)
 
     def _text(self, method: PruningMethod, question: list[int] | None) -> tuple[Tensor | None, Tensor | None]:
         """text_embeds (1,M,D) and text_mask (1,M) for methods that read the question."""
         if not method.text:
             return None, None
         assert question is not None
-        return torch.from_numpy(self.embed(question))[None], torch.ones(1, len(question))
+        embeds = torch.from_numpy(self.question_embeds(method, question))[None]
+        return embeds, torch.ones(1, embeds.shape[1])
 
     def _thinned(self, pixels: np.ndarray, method: InEncoder, keep: int) -> VisionReference:
         """A method that prunes inside the encoder. What it keeps decides what later blocks compute, so other indices

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -64,7 +65,7 @@ def read_tokens(checkpoint: Checkpoint, template: tuple[str, str, str]) -> Token
         raise CheckpointError(f"{checkpoint.id}: id {marker_id} (image_token_index) is no added token of the tokenizer")
     marker = added.content
     text = tokenizer.backend_tokenizer.to_str()
-    _require_supported(text)
+    require_supported(text)
     segments = _segments(tokenizer, _chat_template(checkpoint), marker)
     if segments is None:
         segments = _family_segments(template, marker)
@@ -86,6 +87,11 @@ def _load(checkpoint: Checkpoint, notes: list[str]) -> Any:
     if folder is None:
         notes.append("no tokenizer at hand: a byte-level one that covers the vocabulary was built")
         return _built(checkpoint)
+    return load_tokenizer(folder)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """transformers' fast tokenizer of a checkpoint directory. CheckpointError: there is none."""
     from transformers import AutoTokenizer
 
     try:
@@ -109,7 +115,8 @@ def _built(checkpoint: Checkpoint) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>")
 
 
-def _require_supported(text: str) -> None:
+def require_supported(text: str) -> None:
+    """CheckpointError that names what of a tokenizer.json the runtime cannot do."""
     from edgeprune.tokenizer_parts import unsupported_parts
 
     parts = unsupported_parts(json.loads(text))
@@ -212,7 +219,16 @@ def _assemble(segments: list[dict[str, Any]], marker: str, question: str, images
 
 
 def _affixes(tokenizer: Any, segments: list[dict[str, Any]], marker: str) -> tuple[list[int], list[int]]:
-    """Ids that the tokenizer itself puts around a text; none where the prompt already begins with BOS.
+    """Ids that the tokenizer itself puts around a prompt; no BOS where the prompt already begins with it."""
+    prompt = "".join(_assemble(segments, marker, _PROBES[-1], 1))
+    prefix, suffix = affixes(tokenizer, (*_PROBES, prompt))
+    if tokenizer.bos_token and prompt.startswith(tokenizer.bos_token):
+        prefix = [index for index in prefix if index != tokenizer.bos_token_id]
+    return prefix, suffix
+
+
+def affixes(tokenizer: Any, probes: Iterable[str]) -> tuple[list[int], list[int]]:
+    """Ids that the tokenizer itself puts before and after every text; `probes` are tried.
 
     Raises:
         CheckpointError: it does more than that.
@@ -223,13 +239,10 @@ def _affixes(tokenizer: Any, segments: list[dict[str, Any]], marker: str) -> tup
     if start is None:
         raise CheckpointError("the tokenizer changes a text beyond adding tokens around it, which is not served")
     prefix, suffix = full[:start], full[start + len(bare) :]
-    prompt = "".join(_assemble(segments, marker, _PROBES[-1], 1))
-    for probe in (*_PROBES, prompt):
+    for probe in probes:
         plain = tokenizer(probe, add_special_tokens=False).input_ids
         if tokenizer(probe, add_special_tokens=True).input_ids != [*prefix, *plain, *suffix]:
             raise CheckpointError(f"the tokenizer adds other tokens around {probe!r} than around other texts")
-    if tokenizer.bos_token and prompt.startswith(tokenizer.bos_token):
-        prefix = [index for index in prefix if index != tokenizer.bos_token_id]
     return list(prefix), list(suffix)
 
 

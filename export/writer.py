@@ -16,6 +16,7 @@ from torch import nn
 from edgeprune.export.encode_select import EncodeGraph, SelectGraph, interfaces
 from edgeprune.export.graphs import VisionGraph
 from edgeprune.export.models.base import ModelFamily
+from edgeprune.export.models.text_encoder import TextEncoderSpec, TextGraph, text_interface
 from edgeprune.export.passes.attach import attach
 from edgeprune.export.trace import Axis, Interface, trace
 from edgeprune.export.weights import Parameter, Slot, WeightSource, parameters, plan_slots, write_data
@@ -41,7 +42,7 @@ class GraphSet:
     """The graphs of a family for some methods.
 
     Weights lie in three data files: vision.data (shared by the graphs of all methods), embedding.data (the table,
-    which a tied decoder reads too) and decoder.data.
+    which a tied decoder reads too) and decoder.data; those of a text encoder in text.data, float32 whatever `dtype` is.
     """
 
     def __init__(
@@ -75,7 +76,12 @@ class GraphSet:
     @property
     def files(self) -> list[str]:
         vision = [file for key in self.methods for file in self.vision_files(key)]
-        return [*vision, "embedding.onnx", "decoder.onnx"]
+        return [*vision, *(["text.onnx"] if self._text else []), "embedding.onnx", "decoder.onnx"]
+
+    @property
+    def _text(self) -> TextEncoderSpec | None:
+        """Of the text encoder, where a method reads the question through it."""
+        return self.family.text_encoder if any(method.text_encoder for method, _ in self.methods.values()) else None
 
     @cached_property
     def data(self) -> dict[str, list[Parameter]]:
@@ -89,8 +95,10 @@ class GraphSet:
         table = list(parameters(self.family.embedding(dtype), name))
         decoder = list(parameters(self.family.decoder(dtype, whole=True), name))
         known = {item.name for item in table}
+        text = [] if self._text is None else list(parameters(TextGraph(self._text, whole=True)))
         return {
             "vision.data": list(vision.values()),
+            **({"text.data": text} if text else {}),
             "embedding.data": table,
             "decoder.data": [item for item in decoder if item.name not in known],
         }
@@ -122,6 +130,7 @@ class GraphSet:
         self._write_data(folder, source, report)
         return {
             "vision": {key: [made[file] for file in self.vision_files(key)] for key in self.methods},
+            **({"text": made["text.onnx"]} if self._text else {}),
             "embedding": made["embedding.onnx"],
             "decoder": {**made["decoder.onnx"], "kv": self._kv()},
         }
@@ -138,6 +147,7 @@ class GraphSet:
     def _parts(self) -> list[Part]:
         return [
             *(part for key in self.methods for part in self._vision_parts(key)),
+            *self._text_parts(),
             Part(
                 "embedding",
                 "embedding.onnx",
@@ -151,6 +161,12 @@ class GraphSet:
                 lambda: self.family.decoder(self.dtype, whole=False),
             ),
         ]
+
+    def _text_parts(self) -> list[Part]:
+        spec = self._text
+        if spec is None:
+            return []
+        return [Part("text", "text.onnx", text_interface(spec), lambda: TextGraph(spec, whole=False))]
 
     def _vision_parts(self, key: str) -> list[Part]:
         method, static = self.methods[key][0], self.static_keep(key)

@@ -24,7 +24,6 @@ from tests.pruning.in_encoder_cases import ORACLES as IN_ENCODER
 from tests.pruning.question_cases import QUESTION_CASES as QUESTION
 from tests.pruning.test_greedy import SPECS as GREEDY
 from tests.pruning.test_methods import BY_SCORE
-from tests.pruning.text_cases import ORACLES as TEXT
 
 REPO = pathlib.Path(__file__).resolve().parents[1]
 #: an arXiv number, or a name that the docstring has to repeat
@@ -53,7 +52,7 @@ def lacks_source(cls: type[PruningMethod]) -> bool:
 def missing(name: str) -> list[str]:
     """What a registered method lacks."""
     rows, text = listed()
-    oracles = {*BY_SCORE, *(spec.partition(":")[0] for spec in (*CASES, *GREEDY, *IN_ENCODER, *TEXT, *QUESTION))}
+    oracles = {*BY_SCORE, *(spec.partition(":")[0] for spec in (*CASES, *GREEDY, *IN_ENCODER, *QUESTION))}
     docs = (REPO / "docs" / "pruning.md").read_text(encoding="utf-8")
     lacking = {
         "a docstring with its source": lacks_source(method_class(name)),

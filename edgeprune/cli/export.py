@@ -38,6 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="NAME[:param=value,...] or background@R+NAME; repeat for several; first: default",
     )
     add("--background-weights", metavar="FILE", help="scorer of --prune background (the package's, for its grid)")
+    add(
+        "--text-encoder",
+        metavar="DIR",
+        help="CLIP checkpoint that reads the question, of --prune cdpruner:preset=paper",
+    )
     add("--random-weights", action="store_true", help="the architecture without its weights, for latency work")
     add("--set", action="append", default=[], type=value(setting), metavar="KEY=VALUE", help="override a config value")
     add("--letterbox", action="store_true", help="pad pictures to a square instead of cropping; padding is kept last")
@@ -95,6 +100,7 @@ def recipe_from(args: argparse.Namespace) -> ExportRecipe:
         dtype=args.dtype,
         letterbox=args.letterbox,
         background_weights=args.background_weights,
+        text_encoder=args.text_encoder,
     )
 
 

@@ -116,6 +116,8 @@ def _sorted_out(
     """Each case's share of the runs: every answer of a group runs each graph equally often, in the cases' order."""
     result = {}
     vision = [Path(graph.file).stem for graph in graphs.vision[method]]
+    text = None if graphs.text is None else Path(graphs.text.file).stem
+    vision += [text] if text in runs and text is not None else []  # it runs where the method reads the question by it
     decoder = Path(graphs.decoder.file).stem
     step = Path(graphs.decoder_step.file).stem if graphs.decoder_step is not None else decoder
     named = (node.name.startswith(PRUNING_PREFIX) for name in vision for run in runs[name] for node in run)

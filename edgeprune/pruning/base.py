@@ -29,10 +29,14 @@ SIGNAL_KINDS: Final[dict[str, str]] = {
     "layer None: from the scorer in front of the encoder",
     "projector_sensitivity": "(B,N) float32: mean length of the projector's derivative along fixed unit directions",
     "anchor_embeddings": "(1,A,D): rows of the decoder's embedding table",
+    "text_space": "(B,N,E) float32: the visual tokens where the embeddings of a CLIP text encoder lie, through the "
+    "tower's last norm and CLIP's visual projection",
 }
 
 #: kinds that are outputs of a block or known only behind it: they need the whole block, by default that of the features
-OUTPUT_KINDS: Final = frozenset({"hidden", "cls_hidden", "projector_sensitivity", "anchor_embeddings", "foreground"})
+OUTPUT_KINDS: Final = frozenset(
+    {"hidden", "cls_hidden", "projector_sensitivity", "anchor_embeddings", "foreground", "text_space"}
+)
 
 #: axis of a kind that runs over the S encoder tokens and loses [CLS]; kinds not listed are given as they are
 _TOKEN_AXES: Final[dict[str, int]] = {
@@ -107,8 +111,9 @@ class VisualFeatures:
         constants: tensors of `PruningMethod.constants(N)`, held as buffers by the graph.
         batch: (B,) any tensor whose first dimension is B.
         pad_mask: (B,N) bool, True where a token lies in padding, or None.
-        text_embeds: (B,M,D) the decoder's embeddings of the question's tokens, or None where the method reads no text.
-        text_mask: (B,M) float32, 1 for a token of the question, 0 for padding; None where text_embeds is.
+        text_embeds: (B,M,D) the decoder's embeddings of the question's tokens, or (B,M,E) a text encoder's embeddings
+            of its segments where the method says `text_encoder`; None where it reads no text.
+        text_mask: (B,M) float32, 1 for a token or segment of the question, 0 for padding; None where text_embeds is.
     """
 
     tokens: Tensor | None
@@ -157,6 +162,12 @@ class PruningMethod:
     @property
     def needs_grid(self) -> bool:
         """The method reads rows and columns of the patch grid."""
+        return False
+
+    @property
+    def text_encoder(self) -> bool:
+        """The question is read through a text encoder of its own (`export --text-encoder`), not as the decoder's
+        embeddings."""
         return False
 
     @property

@@ -10,27 +10,31 @@ import torch
 from torch import Tensor
 
 from edgeprune.errors import PruningError
-from edgeprune.pruning.base import PruningMethod, VisualFeatures
+from edgeprune.pruning.base import PruningMethod, Signal, VisualFeatures
 from edgeprune.pruning.dpp import greedy_determinant
-from edgeprune.pruning.greedy import range_outside
+from edgeprune.pruning.orders import unit
 from edgeprune.pruning.parameters import require_between, require_choice
-from edgeprune.pruning.question import likeness_to_question
+from edgeprune.pruning.question import likeness_to_question, relevance, unit_softened
 
-PRESETS: Final = ("llm", "openvino-split")
+PRESETS: Final = ("llm", "openvino-split", "paper")
+_SPACE: Final = Signal("text_space")
 
 
 @dataclass(frozen=True)
 class CDPruner(PruningMethod):
-    """Adaptation of CDPruner (https://arxiv.org/abs/2506.10967, https://github.com/Theia-4869/CDPruner) that reads the
-    question as the decoder's own embeddings, after https://github.com/openvinotoolkit/openvino.genai.
+    """Adaptation of CDPruner (https://arxiv.org/abs/2506.10967, https://github.com/Theia-4869/CDPruner). By default it
+    reads the question as the decoder's own embeddings, after https://github.com/openvinotoolkit/openvino.genai.
 
     Relevance of a token: mean over the question's tokens of the cosine with its projection, scaled to 0..1 over the
     image (1e-6 / range at its least), then `exp(weight / (2 (1 - weight)) * relevance)`. The picks maximise greedily
-    the determinant of `relevance_i * cos(i, j) * relevance_j`. The paper reads the question with CLIP's text tower.
+    the determinant of `relevance_i * cos(i, j) * relevance_j`. The paper reads the question with CLIP's text tower and
+    takes the negated mean over its segments of the cosine with the token's visual projection.
 
     Parameters:
-        preset: llm; openvino-split does the same in each half of the raster sequence by itself, K / 2 tokens of each.
-        weight: 0 (similarity alone) to 0.99, of the relevance; that code's default is 0.5.
+        preset: llm; openvino-split does the same in each half of the raster sequence by itself, K / 2 tokens of each;
+            paper needs a text encoder (`export --text-encoder`).
+        weight: 0 (similarity alone) to 0.99, of the relevance; default: 0.5 as in that code, and for the paper's preset
+            the scaled relevance itself as in its own.
     """
 
     name: ClassVar[str] = "cdpruner"
@@ -40,11 +44,19 @@ class CDPruner(PruningMethod):
     text: ClassVar[bool] = True
     reads_tokens: ClassVar[bool] = True
     preset: str = "llm"
-    weight: float = 0.5
+    weight: float | None = None
 
     def __post_init__(self) -> None:
         require_choice(self.name, "preset", self.preset, PRESETS)
-        require_between(self.name, "weight", self.weight, 0.0, 0.99)
+        require_between(self.name, "weight", self.weight or 0.0, 0.0, 0.99)
+
+    @property
+    def text_encoder(self) -> bool:
+        return self.preset == "paper"
+
+    @property
+    def needs(self) -> tuple[Signal, ...]:
+        return (_SPACE,) if self.text_encoder else ()
 
     @property
     def parts(self) -> int:
@@ -62,31 +74,21 @@ class CDPruner(PruningMethod):
         return {"iota": torch.arange(size), "starts": torch.arange(0, n, size).unsqueeze(1)}
 
     def signal(self, features: VisualFeatures) -> Tensor:
-        """(B,N) float32 weighted relevance, at least 1."""
-        likeness = likeness_to_question(features, unit)
-        mean = likeness.reshape(-1, likeness.shape[1] // self.parts)
-        pad = None if features.pad_mask is None else features.pad_mask.reshape(mean.shape)
-        low, high = range_outside(mean, pad)  # the scale is the picture's
-        mean = mean if pad is None else torch.where(pad, low, mean)
-        # where all are alike, none is more relevant
-        scaled = (mean - low + 1e-6) / (high - low).clamp_min(1e-6)
-        power = self.weight / (2.0 * (1.0 - self.weight))
-        return torch.exp(scaled * power).reshape(likeness.shape)
+        """(B,N) float32 relevance: above 0, with a weight at least 1."""
+        paper = self.text_encoder
+        space = features.signals[_SPACE] if paper else None
+        likeness = likeness_to_question(features, unit if paper else unit_softened, space)
+        weight = 0.5 if self.weight is None and not paper else self.weight
+        return relevance(-likeness if paper else likeness, features.pad_mask, self.parts, weight)
 
     def select(self, scores: Tensor | None, keep_slots: Tensor, features: VisualFeatures) -> Tensor:
         """(B,K) int64 in raster order."""
         assert scores is not None
         assert features.tokens is not None
-        iota, parts = features.constants["iota"], self.parts
-        images, count = scores.shape[0], scores.shape[1] // parts
-        tokens = unit(features.tokens.float()).reshape(images * parts, count, -1)
-        relevance = scores.reshape(images * parts, count)
-        kernel = torch.matmul(tokens, tokens.transpose(1, 2)) * relevance.unsqueeze(1) * relevance.unsqueeze(2)
-        pad = None if features.pad_mask is None else features.pad_mask.reshape(images * parts, count)
-        kept = greedy_determinant(kernel, keep_slots[::parts], iota, pad)
-        return (kept.reshape(images, parts, -1) + features.constants["starts"]).flatten(1)
-
-
-def unit(vectors: Tensor) -> Tensor:
-    """(..., D) float32 over its length, which is `sqrt(sum of squares + 1e-6)`."""
-    return vectors / (vectors.pow(2).sum(-1, keepdim=True) + 1e-6).sqrt()
+        runs = scores.shape[0] * self.parts, scores.shape[1] // self.parts
+        tokens = (unit if self.text_encoder else unit_softened)(features.tokens.float()).reshape(*runs, -1)
+        relevant = scores.reshape(runs)
+        kernel = torch.matmul(tokens, tokens.transpose(1, 2)) * relevant.unsqueeze(1) * relevant.unsqueeze(2)
+        pad = None if features.pad_mask is None else features.pad_mask.reshape(runs)
+        kept = greedy_determinant(kernel, keep_slots[:: self.parts], features.constants["iota"], pad)
+        return (kept.reshape(scores.shape[0], self.parts, -1) + features.constants["starts"]).flatten(1)

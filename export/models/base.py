@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from edgeprune.errors import PruningError
 from edgeprune.export.graphs import VisionGraph, VisionPath
 from edgeprune.export.models.background import ScorerSpec
+from edgeprune.export.models.text_encoder import TextEncoderSpec
 from edgeprune.export.trace import Interface
 from edgeprune.export.weights import WeightSource
 from edgeprune.pruning.base import PruningMethod
@@ -25,6 +26,7 @@ class ModelFamily(ABC):
         grid: (rows, columns) of visual tokens.
         letterbox: pictures are padded to a square, and graphs that choose tokens read which ones are padding.
         background: sizes of the background scorer, set where a method reads the signal `foreground`.
+        text_encoder: sizes of the text encoder, set where a method reads the question through one.
     """
 
     model_type: ClassVar[str]
@@ -38,6 +40,7 @@ class ModelFamily(ABC):
     grid: tuple[int, int]
     letterbox: bool
     background: ScorerSpec | None = None
+    text_encoder: TextEncoderSpec | None = None
 
     @abstractmethod
     def __init__(self, config: Any, image_px: int, *, letterbox: bool = False) -> None:
@@ -47,6 +50,11 @@ class ModelFamily(ABC):
     @abstractmethod
     def patch_px(self) -> int:
         """Edge of the patch that a visual token stands for."""
+
+    @property
+    def clip_width(self) -> int | None:
+        """Width of the vision tower where it is a CLIP's, whose tokens a visual projection can read; else None."""
+        return None
 
     @property
     def visual_tokens(self) -> int:

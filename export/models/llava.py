@@ -23,6 +23,7 @@ from edgeprune.export.models.base import ModelFamily
 from edgeprune.export.models.layers import Linear, Table, TableRows
 from edgeprune.export.models.llama import Llama
 from edgeprune.export.models.projector import Projector
+from edgeprune.export.models.text_encoder import TextSpace
 from edgeprune.export.models.vit import Vit
 from edgeprune.export.passes.repeat import Run
 from edgeprune.export.stages import LetterboxedStagedVisionGraph, StagedVisionGraph
@@ -87,6 +88,10 @@ class Llava(ModelFamily):
     def patch_px(self) -> int:
         return self.spec.patch_px
 
+    @property
+    def clip_width(self) -> int | None:
+        return self.spec.width if self.config.vision_config.model_type == "clip_vision_model" else None
+
     def canonical(self, name: str) -> str:
         name = self._name(name)
         head, _, tail = name.partition(".")
@@ -123,7 +128,7 @@ class Llava(ModelFamily):
         stage = method.stage(self.spec.patches)
         if stage is None:
             graph = LetterboxedVisionGraph if self.reads_padding(method) else VisionGraph
-            return graph(tower, projector, method, path, static_keep, anchors, background)
+            return graph(tower, projector, method, path, static_keep, anchors, background, self._text_space(method))
         assert background is not None
         staged = LetterboxedStagedVisionGraph if self.reads_padding(method) else StagedVisionGraph
         return staged(tower, projector, stage, path, static_keep, anchors, background)
@@ -148,6 +153,13 @@ class Llava(ModelFamily):
         if self.background is None:
             raise RuntimeError(f"{method.name} needs the sizes of a background scorer: set family.background")
         return BackgroundModules(method.needs, self.background, self.spec.width, path.signal_blocks)
+
+    def _text_space(self, method: PruningMethod) -> TextSpace | None:
+        if not method.text_encoder:
+            return None
+        if self.text_encoder is None:
+            raise RuntimeError(f"{method.name} needs the sizes of a text encoder: set family.text_encoder")
+        return TextSpace(self.text_encoder, self.spec.eps)
 
     def patch_embedding(self, source: WeightSource) -> torch.Tensor:
         side = self.patch_px

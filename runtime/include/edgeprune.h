@@ -271,7 +271,7 @@ EP_API void ep_session_free(ep_session *session);
 
 /* Preprocesses, encodes and prunes one image now; *image_id names it in this session. `options` may be NULL. A method
  * that reads the question only encodes it: each ep_session_generate and ep_session_score then chooses the tokens by its
- * prompt alone, without the template. */
+ * prompt alone, without the template, read by the decoder's embeddings or by the text encoder that the bundle holds. */
 EP_API ep_status ep_session_add_image(ep_session *session, const ep_frame *frame, const ep_image_options *options,
                                       int32_t *image_id);
 /* JPEG and PNG, by libjpeg and libpng opened at run time; without them this returns EP_ERROR_UNSUPPORTED. */

@@ -116,6 +116,7 @@ Roles roles_of(const GraphSpec& spec, const MethodSpec* method) {
         if (spec.stage == "select") return select_roles(spec, *method);
         return vision_roles(method->dynamic_keep);
     }
+    if (spec.stage == "text") return {{{"input_ids", kIds, 2}}, {{"text_embeds", kFloat32, 2}}};
     if (spec.stage == "decoder") return decoder_roles(spec.kv ? spec.kv->layers : 0);
     return {{{"input_ids", kIds, 2}}, {{"inputs_embeds", kFloats, 3}}};
 }

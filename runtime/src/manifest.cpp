@@ -166,6 +166,8 @@ MethodSpec parse_method(const std::string& name, const Node& node) {
     method.name = name;
     method.where = node["where"].text();
     method.text = node["text"].flag();
+    method.text_encoder = node.has("text_encoder") && node["text_encoder"].flag();
+    if (method.text_encoder && !method.text) fail(node.path() + ".text_encoder needs text");
     method.dynamic_keep = node["dynamic_keep"].flag();
     const Node fixed = node["static_keep"];
     if (!fixed.json().is_null()) method.static_keep = fixed.count();
@@ -201,6 +203,14 @@ TokenSpec parse_tokens(const Node& node) {
     tokens.suffix = parse_ids(node["suffix"]);
     for (const Node& item : node["stop"].items()) tokens.stop.push_back(item.text());
     return tokens;
+}
+
+TextEncoderSpec parse_text_encoder(const Node& node) {
+    TextEncoderSpec encoder;
+    encoder.segment_tokens = node["segment_tokens"].integer(1, 1 << 20);
+    encoder.prefix = parse_ids(node["prefix"]);
+    encoder.suffix = parse_ids(node["suffix"]);
+    return encoder;
 }
 
 void parse_keep(const Node& node, Manifest& manifest) {
@@ -248,6 +258,18 @@ void check_stages(const std::vector<GraphSpec>& stages, const MethodSpec& method
          "one of the stage encode and one of the stage select");
 }
 
+// The text encoder's graph stands where the manifest tells its ids, and methods that read by it need both.
+void parse_text_graph(const Node& node, Manifest& manifest) {
+    manifest.text.reset();
+    if (node.has("text")) manifest.text = parse_graph(node["text"]);
+    if (manifest.text.has_value() != manifest.text_encoder.has_value()) {
+        fail(node.path() + ".text and text_encoder belong together");
+    }
+    for (const auto& [name, method] : manifest.methods) {
+        if (method.text_encoder && !manifest.text) fail("methods.each." + name + " needs " + node.path() + ".text");
+    }
+}
+
 void parse_graphs(const Node& node, Manifest& manifest) {
     manifest.vision.clear();
     for (const auto& [name, list] : node["vision"].members()) {
@@ -259,6 +281,7 @@ void parse_graphs(const Node& node, Manifest& manifest) {
         if (manifest.vision.count(name) == 0) fail("graphs.vision has no graph for the method \"" + name + "\"");
         check_stages(manifest.vision.at(name), method);
     }
+    parse_text_graph(node, manifest);
     manifest.embedding = parse_graph(node["embedding"]);
     manifest.decoder = parse_graph(node["decoder"]);
     if (!manifest.decoder.kv) fail("graphs.decoder.kv is missing");
@@ -300,6 +323,7 @@ Manifest parse_root(const Node& root) {
     manifest.tokens = parse_tokens(root["tokens"]);
     manifest.positions = root["positions"].text();
     manifest.context_length = root["context_length"].count();
+    if (root.has("text_encoder")) manifest.text_encoder = parse_text_encoder(root["text_encoder"]);
     parse_graphs(root["graphs"], manifest);
     parse_files(root["files"], manifest);
     manifest.min_onnxruntime = root["min_onnxruntime"].text();

@@ -54,6 +54,7 @@ struct MethodSpec {
     std::string name;
     std::string where;
     bool text = false;
+    bool text_encoder = false;  // the question is read by graphs.text, not by the embedding graph
     bool dynamic_keep = false;
     std::optional<int64_t> static_keep;
     std::vector<CountRun> keep_counts;  // the K it serves; empty: every one from 1 to N
@@ -77,6 +78,14 @@ struct TokenSpec {
     std::vector<std::string> stop;
 };
 
+// How a question becomes the ids that graphs.text reads; its tokenizer is kTextTokenizerFile.
+struct TextEncoderSpec {
+    int64_t segment_tokens = 0;           // a longer question is cut into rows of so many ids
+    std::vector<int32_t> prefix, suffix;  // of the whole question
+};
+
+constexpr const char* kTextTokenizerFile = "text-tokenizer/tokenizer.json";
+
 struct FileSpec {
     std::string sha256;
     uint64_t bytes = 0;
@@ -97,7 +106,9 @@ struct Manifest {
     int64_t context_length = 0;
     std::map<std::string, std::vector<GraphSpec>> vision;
     GraphSpec embedding, decoder;
-    std::optional<GraphSpec> decoder_step;  // runs one token at a time in the place of `decoder`
+    std::optional<GraphSpec> text;                // of the text encoder
+    std::optional<TextEncoderSpec> text_encoder;  // there where `text` is
+    std::optional<GraphSpec> decoder_step;        // runs one token at a time in the place of `decoder`
     std::map<std::string, FileSpec> files;
     std::string min_onnxruntime;
     std::string variant;         // slug of the one in use; "": the canonical graphs

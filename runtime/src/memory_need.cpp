@@ -75,6 +75,7 @@ uint64_t all_weights_bytes(const Manifest& manifest) {
     add_files(manifest.embedding, files);
     add_files(manifest.decoder, files);
     if (manifest.decoder_step) add_files(*manifest.decoder_step, files);
+    if (manifest.text) add_files(*manifest.text, files);
     for (const auto& [name, stages] : manifest.vision) {
         for (const GraphSpec& graph : stages) add_files(graph, files);
     }
@@ -87,6 +88,7 @@ MemoryNeed memory_need(const Manifest& manifest) {
     add_files(manifest.decoder, files);
     if (manifest.decoder_step) add_files(*manifest.decoder_step, files);
     for (const GraphSpec& graph : manifest.vision.at(manifest.default_method)) add_files(graph, files);
+    if (manifest.methods.at(manifest.default_method).text_encoder) add_files(*manifest.text, files);
     MemoryNeed need;
     need.weights = bytes_of(manifest, files);
     need.context_tokens = manifest.context_length;

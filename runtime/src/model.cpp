@@ -99,6 +99,15 @@ void check_picture_size(const PreprocessSpec& preprocess, const BoundGraph& visi
     }
 }
 
+// What the text encoder makes must be what the select graph reads.
+void check_width(const BoundGraph& text, const BoundGraph& select) {
+    const int64_t made = text.output("text_embeds").shape[1], read = select.input("text_embeds").shape[2];
+    if (made == read) return;
+    throw Error(EP_ERROR_BUNDLE, select.spec().file + " reads text_embeds " + std::to_string(read) + " wide, but " +
+                                     text.spec().file + " makes them " + std::to_string(made) +
+                                     " wide; export the bundle again");
+}
+
 }  // namespace
 
 Model::Model(const std::string& directory, const ModelSettings& settings)
@@ -167,7 +176,23 @@ const VisionGraphs& Model::vision(const std::string& name) const {
         check_link(stages.front(), stages.back());
         graphs.select = load(stages.back(), main_backend(), settings_.threading, &spec);
     }
+    if (spec.text_encoder) check_width(*loaded_text_encoder().graph, *graphs.select);
     return vision_.emplace(name, std::move(graphs)).first->second;
+}
+
+const TextEncoder& Model::text_encoder() const {
+    const std::lock_guard<std::mutex> lock(vision_mutex_);
+    return loaded_text_encoder();
+}
+
+const TextEncoder& Model::loaded_text_encoder() const {
+    if (text_encoder_) return *text_encoder_;
+    if (!manifest_.text) throw Error(EP_ERROR_BUNDLE, "manifest.json: graphs.text is missing");
+    TextEncoder encoder;
+    encoder.tokenizer =
+        Tokenizer::from_json(read_text_file(files_.verified(manifest_, kTextTokenizerFile, settings_.hashes)));
+    encoder.graph = load(*manifest_.text, settings_.threading);
+    return text_encoder_.emplace(std::move(encoder));
 }
 
 std::string Model::describe() const {

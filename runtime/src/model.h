@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 
 #include "backend.h"
@@ -35,6 +36,12 @@ struct VisionGraphs {
     std::unique_ptr<BoundGraph> select;  // null: the first graph makes the kept tokens itself
 };
 
+// What reads the question for methods that do not take the decoder's embeddings.
+struct TextEncoder {
+    std::unique_ptr<Tokenizer> tokenizer;
+    std::unique_ptr<BoundGraph> graph;
+};
+
 class Model {
 public:
     // Opens, verifies and loads: the embedding, the decoder (or both of them) and the default method's vision graphs.
@@ -52,6 +59,9 @@ public:
     // Throws Error(EP_ERROR_INVALID_ARGUMENT) for an unknown method.
     const VisionGraphs& vision(const std::string& method) const;
     const MethodSpec& method(const std::string& name) const;
+    // Loaded with the graphs of the first method that uses it. Thread-safe.
+    // Throws Error(EP_ERROR_BUNDLE) when the bundle has none.
+    const TextEncoder& text_encoder() const;
     // The JSON of ep_model_describe.
     const std::string& description() const { return description_; }
 
@@ -61,6 +71,8 @@ private:
     std::unique_ptr<BoundGraph> load(const GraphSpec& spec, const Backend& backend, const Threading& threading,
                                      const MethodSpec* method = nullptr) const;
     std::unique_ptr<Tokenizer> load_tokenizer() const;
+    // The caller holds vision_mutex_.
+    const TextEncoder& loaded_text_encoder() const;
     std::string describe() const;
 
     ModelSettings settings_;
@@ -72,6 +84,7 @@ private:
     std::unique_ptr<BoundGraph> embedding_, decoder_, decoder_step_;
     mutable std::mutex vision_mutex_;
     mutable std::map<std::string, VisionGraphs> vision_;
+    mutable std::optional<TextEncoder> text_encoder_;
     std::string description_;
 };
 

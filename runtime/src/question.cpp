@@ -1,10 +1,12 @@
 #include "question.h"
 
 #include <algorithm>
+#include <map>
 #include <set>
 
 #include "error.h"
 #include "stages.h"
+#include "text_encoder.h"
 
 namespace edgeprune {
 
@@ -34,14 +36,21 @@ void Question::begin_times() {
     images_ms_ = times_.images_ms();
 }
 
-// Of the user's text alone: no template, nothing that the tokenizer adds around a text.
-std::vector<int32_t> Question::question_ids(const std::string& method) const {
+// Of the user's text alone, without the template. What the tokenizer adds around a text stays out of the decoder's ids
+// and belongs to those of a text encoder.
+std::vector<int32_t> Question::question_ids(const MethodSpec& method) const {
     std::vector<TextSpan> plain;
     if (!request_.allow_special) plain.push_back({0, request_.prompt.size()});
-    const std::vector<int32_t> ids = model_.tokenizer().encode(request_.prompt, plain);
-    if (!ids.empty()) return ids;
+    const Tokenizer& tokenizer = method.text_encoder ? *model_.text_encoder().tokenizer : model_.tokenizer();
+    const std::vector<int32_t> ids = tokenizer.encode(request_.prompt, plain);
+    if (!ids.empty()) return method.text_encoder ? with_affixes(*model_.manifest().text_encoder, ids) : ids;
     throw Error(EP_ERROR_INVALID_ARGUMENT,
-                "method \"" + method + "\" chooses visual tokens by the question, which is empty: ask one");
+                "method \"" + method.name + "\" chooses visual tokens by the question, which is empty: ask one");
+}
+
+QuestionText Question::read_question(const MethodSpec& method, const std::vector<int32_t>& ids) {
+    if (method.text_encoder) return run_text_encoder(model_, ids, prefill_runs_);
+    return {embed_tokens(model_, ids, prefill_runs_), static_cast<int64_t>(ids.size())};
 }
 
 void Question::select(const std::vector<Item>& prompt) {
@@ -50,18 +59,24 @@ void Question::select(const std::vector<Item>& prompt) {
         if (item.visual() && model_.method(session_.image(item.image).method).text) waiting.insert(item.image);
     }
     if (waiting.empty()) return;
+    struct Asked {
+        std::vector<int32_t> ids;
+        QuestionText text;
+    };
+    std::map<bool, Asked> asked;  // false: by the decoder's tokenizer, true: by the text encoder's
     const Clock::time_point start = Clock::now();
-    const std::vector<int32_t> ids = question_ids(session_.image(*waiting.begin()).method);
-    QuestionText question;
+    bool selected = false;
     for (const int32_t image : waiting) {
-        if (session_.image(image).question == ids) continue;
-        if (question.tokens == 0) {
-            question = {embed_tokens(model_, ids, prefill_runs_), static_cast<int64_t>(ids.size())};
-        }
-        session_.select(image, ids, question, prefill_runs_);
+        const MethodSpec& method = model_.method(session_.image(image).method);
+        if (asked.count(method.text_encoder) == 0) asked[method.text_encoder].ids = question_ids(method);
+        Asked& question = asked[method.text_encoder];
+        if (session_.image(image).question == question.ids) continue;
+        if (question.text.tokens == 0) question.text = read_question(method, question.ids);
+        session_.select(image, question.ids, question.text, prefill_runs_);
         session_.abort_.check();
+        selected = true;
     }
-    if (question.tokens > 0) times_.select_ms += elapsed_ms(start);
+    if (selected) times_.select_ms += elapsed_ms(start);
 }
 
 void Question::prefill(const std::vector<Item>& prompt) {

@@ -36,7 +36,8 @@ protected:
 
 private:
     void select(const std::vector<Item>& prompt);
-    std::vector<int32_t> question_ids(const std::string& method) const;
+    std::vector<int32_t> question_ids(const MethodSpec& method) const;
+    QuestionText read_question(const MethodSpec& method, const std::vector<int32_t>& ids);
     std::vector<float> embed(const std::vector<Item>& items, RunContext& context);
     const float* visual_row(const Item& item, size_t width) const;
 

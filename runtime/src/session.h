@@ -40,7 +40,8 @@ struct SessionImage {
     std::string reason;          // why nothing was pruned, or why K is below the ratio asked for; else empty
     // Of methods that read the question:
     std::optional<Encoded> encoded;  // what the select graph reads
-    std::vector<int32_t> question;   // ids of the question that `seen` belongs to; empty: there was none yet
+    // Ids of the question that `seen` belongs to, as the method's own tokenizer makes them; empty: there was none yet.
+    std::vector<int32_t> question;
 };
 
 struct PromptRequest {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "error.h"
+#include "text_encoder.h"
 #include "vision.h"
 
 namespace edgeprune {
@@ -62,6 +63,7 @@ void warm_up(const Model& model) {
     for (const auto& [name, method] : model.manifest().methods) {
         warm_up_vision(model, method, never);
     }
+    if (model.manifest().text) run_text_encoder(model, ids, never);
 }
 
 }  // namespace edgeprune

@@ -22,7 +22,8 @@ struct Encoded {
     std::vector<float> scores;  // (N), empty unless they are among the tensors
 };
 
-// Embeddings (M, D) of a question's tokens; M is 0 for methods that do not read it.
+// Embeddings (M, D) of a question's tokens, or of its segments by a text encoder; M is 0 for methods that do not read
+// it.
 struct QuestionText {
     std::vector<float> embeds;
     int64_t tokens = 0;

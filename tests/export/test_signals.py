@@ -16,6 +16,9 @@ from edgeprune.export.graphs import VisionGraph
 from edgeprune.export.models import layers
 from edgeprune.export.models.layers import activation
 from edgeprune.export.models.slopes import SLOPES, slope
+from edgeprune.export.models.text_encoder import TextEncoderSpec, canonical
+from edgeprune.export.text_encoder import Joined
+from edgeprune.export.weights import MemorySource, fill
 from edgeprune.pruning.base import SIGNAL_KINDS, PruningMethod, Signal, VisualFeatures
 from edgeprune.tolerances import TOLERANCES
 from tests.export.models import family_of, filled, hf_model, llava_config
@@ -101,7 +104,7 @@ def graph_with(vision: str, wanted: tuple[Signal, ...]) -> tuple[Probe, VisionGr
 
 
 #: the background scorer's logits are no signal of transformers' (tests/export/test_background.py)
-@pytest.mark.parametrize("kind", [kind for kind in SIGNAL_KINDS if kind != "foreground"])
+@pytest.mark.parametrize("kind", [kind for kind in SIGNAL_KINDS if kind not in ("foreground", "text_space")])
 @pytest.mark.parametrize("vision", ["clip", "dinov2"])
 def test_signal_equals_transformers(vision: str, kind: str) -> None:
     """At the first block, twice inside, at the feature block and at the last one, all asked for at once."""
@@ -117,6 +120,33 @@ def test_signal_equals_transformers(vision: str, kind: str) -> None:
         assert np.abs(found - wanted_value).max() <= TOLERANCES["scores"] * np.abs(wanted_value).max(), signal
         if kind in ("cls_attention", "received_attention", "projector_sensitivity"):  # no value of these is near zero
             assert np.abs(found / wanted_value - 1).max() <= TOLERANCES["scores"], signal
+
+
+class TextProbe(Probe):
+    text_encoder = True  # type: ignore[assignment]
+
+
+def test_the_text_space_equals_transformers() -> None:
+    """Tokens of several blocks through the tower's last norm and a CLIP's visual projection."""
+    model = hf_model(llava_config("clip", SIDE, LAYERS, feature_layer=-2), seed=3)
+    family, source = family_of(model)
+    projection = torch.nn.Linear(48, 20, bias=False)
+    clip = MemorySource({"visual_projection.weight": projection.weight}, canonical)
+    family.text_encoder = TextEncoderSpec(8, 2, 1, 8, "gelu", 1e-5, 9, 7, 20, 48, None)
+    probe = TextProbe(tuple(Signal("text_space", layer) for layer in (0, None, -1)))
+    graph = family.vision(probe, None, torch.float32, whole=True)
+    fill(graph, Joined(source, clip), family.canonical)
+    pixels = torch.randn(2, 3, SIDE * 4, SIDE * 4, generator=torch.Generator().manual_seed(2))
+    tower = model.model.vision_tower
+    with torch.inference_mode():
+        graph.eval()(pixels, torch.zeros(3))
+        hidden = tower(pixels, output_hidden_states=True).hidden_states
+        norm = getattr(tower, "vision_model", tower).post_layernorm
+        for signal, block in zip(probe.needs, (0, LAYERS - 2, LAYERS - 1), strict=True):
+            wanted = projection(norm(hidden[block + 1][:, 1:]))
+            found = seen[probe][signal]
+            assert found.shape == (2, SIDE * SIDE, 20)
+            assert float((found - wanted).abs().max()) <= TOLERANCES["scores"] * float(wanted.abs().max())
 
 
 def test_depth_names_a_block_by_its_share_of_the_encoder() -> None:

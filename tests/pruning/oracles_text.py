@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.pruning.oracles_greedy import picked
+from tests.pruning.oracles_greedy import cosines, picked
 
 Array = np.ndarray
 
@@ -33,10 +33,32 @@ def kernel(tokens: Array, words: Array, weight: float) -> Array:
     return r[:, None] * (x @ x.T / np.outer(length(x), length(x))) * r[None, :]
 
 
+def relevance_of_the_paper(space: Array, segments: Array, weight: float | None = None) -> Array:
+    """(N,E) visual tokens and (M,E) segments of the question in CLIP's space -> (N,): the negated cosine of a token
+    with each segment, averaged over the segments, then scaled over the picture."""
+    negated = [[-float(v @ s) / (np.linalg.norm(v) * np.linalg.norm(s)) for s in segments.astype(np.float64)]
+               for v in space.astype(np.float64)]  # fmt: skip
+    mean = np.mean(negated, axis=1)
+    scaled = (mean - mean.min() + 1e-6) / (mean.max() - mean.min())
+    return scaled if weight is None else np.exp(weight / (2 * (1 - weight)) * scaled)
+
+
+def cdpruner_of_the_paper(
+    space: Array, tokens: Array, segments: Array, steps: int, weight: float | None = None
+) -> tuple[list[int], list[float]]:
+    """The same picks on plain cosines of the projected tokens and the relevance of the paper."""
+    r = relevance_of_the_paper(space, segments, weight)
+    return by_gain(r[:, None] * cosines(tokens) * r[None, :], steps)
+
+
 def cdpruner(tokens: Array, words: Array, steps: int, weight: float) -> tuple[list[int], list[float]]:
+    """The picks of `kernel`."""
+    return by_gain(kernel(tokens, words, weight), steps)
+
+
+def by_gain(matrix: Array, steps: int) -> tuple[list[int], list[float]]:
     """Each pick has the largest gain: what is left of its row of the kernel, on the diagonal, when the picks are
     projected out of it (the Schur complement), solved anew in every step."""
-    matrix = kernel(tokens, words, weight)
 
     def score(picks: list[int]) -> Array:
         if not picks:
@@ -44,12 +66,11 @@ def cdpruner(tokens: Array, words: Array, steps: int, weight: float) -> tuple[li
         across = matrix[np.ix_(picks, np.arange(len(matrix)))]
         return np.diag(matrix) - (across * np.linalg.solve(matrix[np.ix_(picks, picks)], across)).sum(axis=0)
 
-    return picked(len(tokens), steps, score)
+    return picked(len(matrix), steps, score)
 
 
-def cdpruner_by_determinants(tokens: Array, words: Array, steps: int, weight: float) -> list[int]:
+def by_determinants(matrix: Array, steps: int) -> list[int]:
     """The definition itself, for few tokens: every candidate's determinant, in every step."""
-    matrix = kernel(tokens, words, weight)
     picks: list[int] = []
     for _ in range(steps):
         others = [i for i in range(len(matrix)) if i not in picks]
