@@ -49,5 +49,7 @@ def test_a_cut_of_the_7b_shape_passes_parity_in_six_gib(tmp_path: pathlib.Path) 
     found = low_memory_export.measure(tmp_path, 2, 4, 6 << 30)
     assert found["tensors_compared"] == low_memory_export.SAMPLES
     assert 0 < found["peak_anonymous_bytes"] <= 6 << 30
+    both = found["checkpoint_bytes"] + found["bundle_bytes"]
+    assert both <= found["peak_disk_bytes"] < 1.1 * both, "nothing is written twice"
     assert len(found["parity_rows"]) >= 6
     assert all(row["passed"] for row in found["parity_rows"])
