@@ -1,6 +1,7 @@
 """Times edgeprune, transformers (bf16), OpenVINO GenAI (int4) and llama.cpp (Q4_0) on one checkpoint, interleaved.
 
     python -m benchmarks.peers.run [--work DIR] [--precision P] [--prune NAME]... [--trials 7] [--without PEER]...
+        [--prepare]
 The checkpoint has the shape of CLIP ViT-L/14-336 and a Llama of 1.1 B parameters, random weights; so has the background
 scorer of its grid, none having been trained: its cost is real, its choice means nothing. Needs 15 GB of disk below DIR,
 20 GB of memory to build the variant (12 to run), and pip for the first preparation (half an hour); then about a minute
@@ -168,12 +169,15 @@ def main() -> None:
     )
     parser.add_argument("--trials", type=int, default=7)
     parser.add_argument("--without", action="append", default=[], choices=OPTIONAL, help="leave a peer out")
+    parser.add_argument("--prepare", action="store_true", help="make what is missing and measure nothing")
     args = parser.parse_args()
     if args.trials < 1:
         parser.error("--trials must be at least 1")
     print(needs(args.work, args.trials), file=sys.stderr)
     peers = tuple(name for name in OPTIONAL if name not in args.without)
     made = prepare(args.work, args.precision, tuple(args.prune or METHODS), peers)
+    if args.prepare:
+        return
     found = run(made, variant_of(args.precision), args.trials, peers)
     folder = REPO / "benchmarks" / "results" / place(found["machine"])
     folder.mkdir(parents=True, exist_ok=True)
