@@ -1,7 +1,8 @@
 """Draw the kept patches over a picture: dropped ones dimmed, kept ones clear.
 
-Several methods, `--prune a,b`, are drawn side by side, with `--scores` above heat maps of their scores. Methods that
-read the question need `--prompt`. Needs Pillow.
+Several methods, `--prune a,b`, are drawn side by side, with `--scores` above heat maps of their scores, with `--labels`
+with an outline around what a background scorer calls foreground. Methods that read the question need `--prompt`. Needs
+Pillow.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from edgeprune.cli.arguments import add_no_verify, keep_or_auto, names, question, value
 from edgeprune.errors import UserError
+from edgeprune.measure.labels import carries_labels, foreground
 
 if TYPE_CHECKING:
     from edgeprune.runtime.session import KeptTokens, Model
@@ -27,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--prompt", type=value(question), metavar="Q", help="the question, for methods that read it")
     add("--scores", action="store_true", help="draw the scores of every patch, too, as a heat map below")
+    add("--labels", action="store_true", help="outline what the background scorer calls foreground")
     add("-o", "--output", type=Path, default=Path("overlay.png"), metavar="FILE", help="PNG or JPEG (overlay.png)")
     add_no_verify(parser)
 
@@ -39,8 +42,10 @@ def run(args: argparse.Namespace) -> int:
     from edgeprune.runtime.session import Model
 
     with Model.open(args.bundle, verify="sizes" if args.no_verify else "full") as model:
+        labelled = _labelled(model, args.prune) if args.labels else []
         kept = [_kept(model, args, method) for method in args.prune]
-        drawn = draw_overlay(args.image, kept, model.bundle.manifest.preprocess, scores=args.scores)
+        labels = [foreground(tokens) if tokens.method in labelled else None for tokens in kept] if labelled else None
+        drawn = draw_overlay(args.image, kept, model.bundle.manifest.preprocess, scores=args.scores, labels=labels)
     try:
         drawn.save(args.output)
     except OSError as error:
@@ -49,6 +54,18 @@ def run(args: argparse.Namespace) -> int:
         print(", ".join(legend(tokens)))
     print(f"wrote {args.output}")
     return 0
+
+
+def _labelled(model: Model, asked: list[str | None]) -> list[str]:
+    """Those of the methods that label patches; UserError where none does."""
+    methods = model.bundle.manifest.methods
+    names = [name or methods.default for name in asked]
+    found = [name for name in names if name in methods.each and carries_labels(methods.each[name])]
+    known = [name for name, method in methods.each.items() if carries_labels(method)]
+    if found or not set(names) <= set(methods.each):  # an unknown method has an error of its own
+        return found
+    remedy = f"show {', '.join(known)} beside it" if known else "export the bundle with --prune background, too"
+    raise UserError(f"the scores of {', '.join(names)} are no labels of background: {remedy}.")
 
 
 def _kept(model: Model, args: argparse.Namespace, method: str | None) -> KeptTokens:

@@ -15,6 +15,7 @@ import numpy as np
 from edgeprune.errors import UserError
 from edgeprune.manifest import Preprocess
 from edgeprune.measure.heat import draw_heat, heat_legend
+from edgeprune.measure.labels import Labels, draw_labels, label_legend
 from edgeprune.measure.pillow import pillow
 
 if TYPE_CHECKING:
@@ -29,8 +30,9 @@ _GAP_PX, _LINE_PX, _FONT_PX = 12, 22, 16
 
 
 def draw_overlay(
-    image_file: str | Path, kept: Sequence[KeptTokens], preprocess: Preprocess, *, scores: bool = False
-) -> Image:
+    image_file: str | Path, kept: Sequence[KeptTokens], preprocess: Preprocess, *, scores: bool = False,
+    labels: Sequence[Labels | None] | None = None,
+) -> Image:  # fmt: skip
     """Draws what was kept of one picture, one panel per entry of `kept`, side by side.
 
     Args:
@@ -38,6 +40,7 @@ def draw_overlay(
         kept: at least one, each of this picture, for example by different methods.
         preprocess: the bundle's preprocessing.
         scores: draw each panel's scores below it, as a heat map.
+        labels: per panel (N,) True for foreground, outlined, or None where its method has no labels.
 
     Raises:
         DependencyError: Pillow is missing.
@@ -49,16 +52,23 @@ def draw_overlay(
     scale = min(scale, MOST_PX / max(picture.size))
     width, height = (max(1, round(side * scale)) for side in picture.size)
     scaled = picture.resize((width, height))
-    texts = [(*legend(tokens), heat_legend(tokens)) if scores else legend(tokens) for tokens in kept]
+    found = labels or [None] * len(kept)
+    texts = [
+        [*legend(tokens), *([label_legend(shown)] if labels else []), *([heat_legend(tokens)] if scores else [])]
+        for tokens, shown in zip(kept, found, strict=True)
+    ]
     column = max(width, *(_text_width(line) for lines in texts for line in lines))
     total = len(kept) * (column + _GAP_PX) - _GAP_PX
     rows = 2 if scores else 1
     tall = rows * (height + _GAP_PX) + len(texts[0]) * _LINE_PX
     sheet: Image = pillow("Image").new("RGB", (total, tall), _PAPER)
-    for place, tokens in enumerate(kept):
+    for place, (tokens, shown) in enumerate(zip(kept, found, strict=True)):
         boxes = cell_boxes(preprocess, (tokens.grid_rows, tokens.grid_cols), size_px) * scale
         left = place * (column + _GAP_PX)
-        sheet.paste(_draw_panel(scaled, tokens, boxes), (left, 0))
+        panel = _draw_panel(scaled, tokens, boxes)
+        if shown is not None:
+            draw_labels(panel, shown, boxes, tokens.grid_cols)
+        sheet.paste(panel, (left, 0))
         if scores:
             sheet.paste(draw_heat(scaled, tokens, boxes), (left, height + _GAP_PX))
         _write_legend(sheet, texts[place], (left, rows * (height + _GAP_PX) - _GAP_PX // 2))

@@ -150,6 +150,16 @@ def test_show_draws_a_composed_method(bundle: Bundle, tmp_path: pathlib.Path, ca
     assert f"{KEPT}/{COUNT}" in capsys.readouterr().out
 
 
+def test_show_outlines_what_the_scorer_calls_foreground(bundle: Bundle, tmp_path: pathlib.Path, capsys: Any) -> None:
+    out = tmp_path / "o.png"
+    drawn = ["show", bundle.path, "--image", PICTURE, "--labels", "-o", out, "--prune"]
+    assert main([str(part) for part in (*drawn, f"{ALONE},{STAGED}")]) == 0
+    assert out.exists()
+    out.unlink()
+    assert_user_error(command(*drawn, STAGED), "no labels of background", f"show {ALONE} beside it")
+    assert not out.exists()
+
+
 def test_what_cannot_be_served_is_one_sentence(folder: pathlib.Path) -> None:
     assert_user_error(
         command(*export_of(folder, STAGED, keep=0.6, out="a")), "lets 18 of 36", "cannot keep 22", "keep 0.5"

@@ -20,6 +20,7 @@ from edgeprune.cli.main import main
 from edgeprune.engines import parity
 from edgeprune.engines.passes import base, forms, newer_opset, rms_norm
 from edgeprune.manifest import ParityRow
+from edgeprune.tolerances import TOLERANCES
 from edgeprune.variant_writer import VariantWriter
 from tests.cli.command import assert_user_error, edgeprune
 
@@ -154,6 +155,23 @@ def test_a_defect_in_a_dialect(
     assert set(found) == {"dialect trt/decoder"} | {row for row in found if row.startswith("dialect opset20/")}
     assert len(found) == 1 + len(Bundle.open(bundle).manifest.methods.each) + 1
     assert "no graph of the dialect opset20: it is of opset 20, outside 9..19" in found["dialect opset20/decoder"][0]
+
+
+def test_both_decoders_of_a_variant_of_two_have_rows(tiny_bundle: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    copy = shutil.copytree(tiny_bundle, tmp_path / "two.bundle")
+    assert main(["build", str(copy), "--target", "cpu", "--precision", "vision=fp32,decoder=int8+int4"]) == 0
+    opened = Bundle.open(copy)
+    (variant,) = opened.manifest.variants
+    label = f"variant {variant.slug}/decoder"
+    rows = {
+        row.stage: row
+        for row in parity.rows(opened)
+        if isinstance(row, ParityRow) and row.stage.startswith(label) and row.measure.startswith("logits")
+    }
+    assert set(rows) == {label, f"{label} step"}
+    assert rows[label].tolerance == TOLERANCES["logits_int8"]
+    assert rows[f"{label} step"].tolerance == TOLERANCES["logits_int4"]
+    assert all(row.passed and row.value > 0 for row in rows.values())
 
 
 def test_what_does_not_fit_into_memory_is_said(built: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from edgeprune.errors import UserError
 from edgeprune.manifest import Padding, Preprocess, Resize
 from edgeprune.measure.heat import colours, heat_legend
+from edgeprune.measure.labels import Labels, draw_labels, foreground, label_legend
 from edgeprune.measure.overlay import cell_boxes, draw_overlay, legend
 from edgeprune.runtime.answers import KeptTokens
 
@@ -167,3 +168,50 @@ def test_heat_maps_stand_below_with_their_range(tmp_path: pathlib.Path) -> None:
 
 def test_equal_scores_have_one_colour() -> None:
     assert len({tuple(row) for row in colours(np.ones(5, np.float32))}) == 1
+
+
+def labelled(scores: list[float], keep_idx: list[int]) -> KeptTokens:
+    kept = kept_by("background", len(keep_idx) / 64, keep_idx, (64, 64))
+    return dataclasses.replace(kept, scores=np.array(scores, np.float32))
+
+
+def test_labels_are_the_signs_of_the_scores() -> None:
+    found = foreground(labelled([3.0, -1.0, 0.0, 2.0] + [-2.0] * 60, [0, 1, 3]))
+    assert (np.flatnonzero(found.patches).tolist(), found.complete) == ([0, 3], True)
+
+
+def test_patches_that_were_left_out_behind_foreground_are_not_known() -> None:
+    """Two entered, both foreground: the others have the lesser score of the two."""
+    found = foreground(labelled([3.0, 1.0] + [1.0] * 62, [0, 1]))
+    assert (np.flatnonzero(found.patches).tolist(), found.complete) == ([0, 1], False)
+    assert "at least 2/64" in label_legend(found)
+
+
+def test_the_outline_runs_around_the_foreground_only() -> None:
+    """Patches 9 and 10, side by side: no line between them, one around both."""
+    panel = Image.new("RGB", (64, 64))
+    patches = np.zeros(64, bool)
+    patches[[9, 10]] = True
+    draw_labels(panel, Labels(patches, True), cell_boxes(preprocessing("exact"), GRID, (64, 64)), 8)
+    drawn = np.asarray(panel).any(axis=-1)
+    assert drawn[8, 8:25].all()
+    assert drawn[16, 8:25].all()
+    assert drawn[8:17, 8].all()
+    assert drawn[8:17, 24].all()
+    assert not drawn[11:14, 11:22].any(), "inside, and the edge that both share"
+    assert not drawn[20:].any()
+
+
+def test_a_panel_without_labels_says_so(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "ramp.png"
+    ramp(64, 64).save(file)
+    marked = labelled([1.0] * 8 + [-1.0] * 56, [0])
+    panels = [marked, everything((64, 64))]
+    plain = draw_overlay(file, panels, preprocessing("exact"))
+    with_labels = draw_overlay(file, panels, preprocessing("exact"), labels=[foreground(marked), None])
+    assert with_labels.height == plain.height + 22, "a line of the legend more"
+    assert label_legend(None) == "no labels: other scores decide"
+    half = plain.width // 2
+    rows = 336
+    assert np.asarray(with_labels)[:rows, :half].tolist() != np.asarray(plain)[:rows, :half].tolist()
+    assert np.asarray(with_labels)[:rows, half + 8 :].tolist() == np.asarray(plain)[:rows, half + 8 :].tolist()
