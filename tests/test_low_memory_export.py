@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import sys
 
 import numpy as np
 import pytest
@@ -41,6 +42,18 @@ def test_a_tensor_that_is_not_in_the_bundle_is_noticed(tiny_bundle: pathlib.Path
     made = sharded_checkpoint.config("tiny", None, None)
     with pytest.raises(SystemExit, match="is not in"):
         low_memory_export.compare(tiny_bundle, made, count=8)
+
+
+def test_disk_is_counted_while_the_command_runs(tmp_path: pathlib.Path) -> None:
+    """A hidden file that is gone at the end was there."""
+    hidden = tmp_path / "work" / ".bundle.partial-1"
+    hidden.mkdir(parents=True)
+    code = "import pathlib, sys, time; f = pathlib.Path(sys.argv[1]); f.write_bytes(b'1' * 3_000_000); "
+    code += "time.sleep(1); f.unlink()"
+    command = [sys.executable, "-c", code, str(hidden / "data")]
+    found = low_memory_export.run_limited(command, 1 << 30, tmp_path / "work")
+    assert 3_000_000 <= found["peak_disk_bytes"] < 4_000_000
+    assert low_memory_export.disk_bytes(tmp_path / "work") == 0
 
 
 @pytest.mark.slow
