@@ -63,7 +63,7 @@ bench-export: $(STAMPS)/dev  ## export a sharded fp16 checkpoint of the 7B shape
 bench-runtime: $(STAMPS)/export $(LIBRARY)  ## the runtime's own cost, abort and deadline on the shape of a 1.4 B LLaVA (6 GB of disk and memory, < 10 min)
 	$(RUN)/python -m benchmarks.runtime_overhead
 
-bench-retention: $(STAMPS)/demo $(LIBRARY)  ## accuracy by pruning method, keep and question type on the demo benchmark (hours; RETENTION=--minutes=60); rewrites docs/pruning.md
+bench-retention: $(STAMPS)/demo $(LIBRARY)  ## accuracy by pruning method, keep and question type on the demo benchmark (hours; RETENTION="--jobs=2 --minutes=60"); rewrites docs/pruning.md
 	tools/setup_system.sh --npm
 	$(PIP) scikit-image scikit-learn
 	mkdir -p .cache/emoji && cd .cache/emoji && { [ -f package/emoji.json ] || { npm pack --silent emoji-datasource-google@16.0.0 && tar xzf emoji-datasource-google-16.0.0.tgz package/emoji.json package/LICENSE package/img/google/64; }; }

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from edgeprune.measure.dataset import read_jsonl
+from edgeprune.measure.eval_work import Asked, Block, WorkFile
 from edgeprune.pruning.registry import method_names
 
 REPO = pathlib.Path(__file__).resolve().parent.parent
@@ -34,6 +35,7 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Any:
             "retention",
             "bundles",
             "joined",
+            "shares",
             "retention_table",
         ):
             del sys.modules[name]
@@ -189,6 +191,43 @@ def test_reports_of_several_bundles_become_one(load: Any, three_questions: Any) 
     assert pairs[("random", "tome")] == pytest.approx(-2 / 3)
     # what another bundle served is not missing
     assert found["notes"] == ["aim-merge@0.1 is left out: 26 of 256"]
+
+
+def test_shares_of_an_evaluation_begin_with_what_is_answered_and_become_one(load: Any, tmp_path: pathlib.Path) -> None:
+    """Three pictures for two processes; picture a is answered already, the shares answer b and c."""
+    questions = [
+        {"id": f"{name}{n}", "question": "what?", "answer": "x", "image": f"{name}.png"} for name in "abc" for n in "12"
+    ]
+    for name in "abc":
+        (tmp_path / f"{name}.png").write_bytes(name.encode())
+    data, answered = tmp_path / "data.jsonl", tmp_path / "one.work"
+    data.write_text("".join(json.dumps(row) + "\n" for row in questions))
+    settings = {"bundle": "b", "variant": None, "max_new_tokens": 12}
+
+    def work_file(path: pathlib.Path, questions: pathlib.Path) -> WorkFile:
+        return WorkFile(path, {**settings, "data": read_jsonl(questions).sha256()})
+
+    def block(name: str) -> Block:
+        answers = tuple(Asked(f"{name}{n}", "x", "x", 1.0, "stop") for n in "12")
+        return Block("none@1", str(tmp_path / f"{name}.png"), "e", 4, 4, answers)
+
+    first = work_file(answered, data)
+    first.add(block("a"))
+    first.close()
+    shares = load("shares").divide(data, answered, 2)
+    assert [[item.id for item in read_jsonl(share.data).items] for share in shares] == [
+        ["a1", "a2", "c1", "c2"],
+        ["b1", "b2"],
+    ]
+    for share, name in zip(shares, "cb", strict=True):
+        answering = work_file(share.work, share.data)
+        assert {key[1][-5] for key in answering.blocks} == ({"a"} if name == "c" else set())
+        answering.add(block(name))
+        answering.close()
+    load("shares").collect(data, answered, shares)
+    whole = work_file(answered, data)
+    assert {key[1][-5]: found.answers[1].id for key, found in whole.blocks.items()} == {"a": "a2", "b": "b2", "c": "c2"}
+    whole.close()
 
 
 def test_reports_of_different_runs_are_not_joined(load: Any, three_questions: Any) -> None:

@@ -9,7 +9,8 @@ import contextlib
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,18 +68,25 @@ def export(part: Part, work: Path) -> Path:
     if not (bundle / "variants" / VARIANT).exists():
         if not bundle.exists():
             specs = (f"--prune={spec}" for spec in dict.fromkeys(("none", *part.specs)))
-            edgeprune("export", "--model", "demo", "--keep", part.keep, *specs, "-o", bundle)
-        edgeprune("build", bundle, "--target", "cpu", "--precision", PRECISION)
+            edgeprune(["export", "--model", "demo", "--keep", part.keep, *specs, "-o", bundle])
+        edgeprune(["build", bundle, "--target", "cpu", "--precision", PRECISION])
     return bundle
 
 
-def edgeprune(*argv: object, minutes: float | None = None) -> None:
-    """Runs the command line; after `minutes` it is interrupted. SystemExit when it fails."""
-    running = subprocess.Popen([sys.executable, "-c", COMMAND, *map(str, argv)])
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        running.wait(None if minutes is None else max(minutes, 0.1) * 60)
-    if running.poll() is None:
-        running.send_signal(signal.SIGINT)
-    code = running.wait()
-    if code not in (0, INTERRUPTED):
-        raise SystemExit(code)
+def edgeprune(*commands: Sequence[object], minutes: float | None = None) -> bool:
+    """Runs command lines beside each other; after `minutes` they are interrupted. SystemExit when one fails.
+
+    Returns:
+        Whether all ended by themselves.
+    """
+    running = [subprocess.Popen([sys.executable, "-c", COMMAND, *map(str, argv)]) for argv in commands]
+    end = None if minutes is None else time.monotonic() + max(minutes, 0.1) * 60
+    for process in running:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(None if end is None else max(end - time.monotonic(), 0))
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+    codes = [process.wait() for process in running]
+    if set(codes) - {0, INTERRUPTED}:
+        raise SystemExit(next(code for code in codes if code not in (0, INTERRUPTED)))
+    return INTERRUPTED not in codes
