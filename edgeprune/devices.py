@@ -1,7 +1,8 @@
-"""What this machine's NVIDIA GPU, driver and JetPack are, read without any library of theirs."""
+"""What this machine's NVIDIA GPU, driver, CUDA and JetPack are, read without any library but the driver's."""
 
 from __future__ import annotations
 
+import ctypes
 import pathlib
 import subprocess
 
@@ -19,6 +20,16 @@ def facts() -> dict[str, str | None]:
     jetson = _first_line(_JETPACK)
     gpu = name or (_first_line(_MODEL) if jetson else None)
     return dict(zip(FACTS, (gpu, driver, jetson, capability), strict=True))
+
+
+def cuda_version() -> str | None:
+    """The CUDA version that the driver serves, e.g. "13.0"; None without a driver, or where it fails."""
+    version = ctypes.c_int()
+    try:
+        failed = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
+    except (OSError, AttributeError):
+        return None
+    return None if failed else f"{version.value // 1000}.{version.value % 1000 // 10}"
 
 
 def _desktop() -> tuple[str | None, str | None, str | None]:

@@ -131,9 +131,15 @@ def _of_variant(bundle: Bundle, variant: Variant, inputs: calibration.Inputs, la
             if other.file == graph.file:
                 yield ParityRow(label, "the canonical graph itself, values that differ", 0.0, 0.0, True)
                 continue
-            given = with_room(other, feeds) if other.kv is not None and other.kv.kind == "fixed" else None
+            in_place = other.kv is not None and other.kv.kind == "fixed"
+            given = with_room(other, feeds) if in_place else _typed(other, feeds)
             paths = bundle.file(graph.file), bundle.path / other.file
             yield from _compared(bundle, _Pair(label, graph, *paths, word, feeds, given), name, layers)
+
+
+def _typed(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """The same feeds in the types of a graph whose inputs have the same names: a cache may be fp16."""
+    return {tensor.name: feeds[tensor.name].astype(tensor.dtype, copy=False) for tensor in graph.inputs}
 
 
 def _counterparts(variant: Variant, name: str) -> Iterator[tuple[str, Graph, str]]:

@@ -49,14 +49,14 @@ class Needs:
 
 
 def needs(bundle: Bundle, precision: dict[str, str]) -> Needs:
-    """What a build with this precision needs."""
-    graphs = bundle.manifest.graphs
+    """What a build with this precision needs; graphs that have it already are taken over as they are."""
+    graphs, has = bundle.manifest.graphs, bundle.manifest.recipe.get("dtype", "fp32")
     stages = {"vision": [graph for several in graphs.vision.values() for graph in several], "decoder": [graphs.decoder]}
-    chosen = [graph for stage, word in precision.items() if word != "fp32" for graph in stages[stage]]
+    chosen = [graph for stage, word in precision.items() if word != has for graph in stages[stage]]
     sizes = [sum(bundle.manifest.files[name].bytes for name in (graph.file, *graph.data)) for graph in chosen]
     names = {name for graph in chosen for name in (graph.file, *graph.data)}
     whole = sum(bundle.manifest.files[name].bytes for name in names)
-    return Needs(BASE_BYTES + int(MEMORY_FACTOR * max(sizes)), int(DISK_FACTOR * whole))
+    return Needs(BASE_BYTES + int(MEMORY_FACTOR * max(sizes, default=0)), int(DISK_FACTOR * whole))
 
 
 def engine_needs(bundle: Bundle, precision: dict[str, str], target: Target) -> Needs:

@@ -13,6 +13,7 @@ RUNTIME_MISSING = 5
 ABORTED = 9
 DEADLINE = 10
 INTERNAL = 13
+PROVIDER = 14
 
 VERIFY_HASHES = 0
 VERIFY_SIZES = 1
@@ -46,6 +47,10 @@ class ModelOptions(ctypes.Structure):
         ("map_weights", c_int32),
         ("reserved_2", c_int32),
         ("profile_prefix", c_char_p),
+        ("provider", c_char_p),
+        ("engine_cache_dir", c_char_p),
+        ("device_id", c_int32),
+        ("engine_fp16", c_int32),
     )
 
 

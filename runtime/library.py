@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import importlib.metadata
@@ -18,6 +19,10 @@ from edgeprune.runtime import _abi
 LIBRARY_VARIABLE = "EDGEPRUNE_LIB"
 ONNXRUNTIME_VARIABLE = "EDGEPRUNE_ORT_LIB"
 _LOADER_NAMES = ("libonnxruntime.so.1", "libonnxruntime.so")
+#: what onnxruntime's CUDA and TensorRT providers load, each behind what it needs itself.
+_CUDA_LIBRARIES = (
+    "libcudart", "libnvJitLink", "libnvrtc", "libcublasLt", "libcublas", "libcurand", "libcufft", "libcudnn",
+)  # fmt: skip
 _INSTALL_ONNXRUNTIME = "install one with `pip install edgeprune[cpu]` or `pip install edgeprune[gpu]`"
 
 
@@ -137,3 +142,18 @@ def wheel_onnxruntime() -> Path | None:
         for path in sorted(Path(folder, "capi").glob("libonnxruntime.so*")):
             return path
     return None
+
+
+@functools.cache
+def load_cuda_packages() -> None:
+    """Loads the libraries of CUDA and cuDNN out of NVIDIA's Python packages, where those are installed: the loader does
+    not search there, and finds for onnxruntime's providers what is loaded already. The system's come first."""
+    spec = importlib.util.find_spec("nvidia")
+    folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec is not None else []
+    for name in _CUDA_LIBRARIES:
+        for path in [path for folder in folders for path in sorted(folder.glob(f"*/lib/{name}.so.*"))]:
+            with contextlib.suppress(OSError):  # onnxruntime names what it lacks
+                ctypes.CDLL(path.name)
+                break
+            with contextlib.suppress(OSError):
+                ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)

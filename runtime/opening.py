@@ -12,7 +12,7 @@ from typing import Any
 from edgeprune.errors import UserError
 from edgeprune.runtime import _abi
 from edgeprune.runtime.answers import initialised
-from edgeprune.runtime.library import ONNXRUNTIME_VARIABLE, wheel_onnxruntime
+from edgeprune.runtime.library import ONNXRUNTIME_VARIABLE, load_cuda_packages, wheel_onnxruntime
 from edgeprune.runtime.library import load as load_library
 from edgeprune.runtime.request import path_bytes, utf8
 
@@ -34,6 +34,11 @@ class Resources:
         context_tokens: a smaller context than the bundle's, to need less memory.
         profile_prefix: onnxruntime times every node, and when the model is closed its trace of each graph is written to
             a file whose path begins so, followed by the graph's name. Runs are slower.
+        provider: of onnxruntime: "cpu", "cuda" or "tensorrt"; None: "cuda" for a variant that was built for the target
+            cuda, else "cpu". One that cannot run here is an error (`NativeError`, status `_abi.PROVIDER`).
+        device_id: which GPU.
+        engine_cache_dir: tensorrt: where it keeps the engines that it builds, which takes minutes; None: nowhere.
+        engine_fp16: tensorrt: it may compute float32 graphs in float16.
     """
 
     threads: int = 0
@@ -43,14 +48,22 @@ class Resources:
     memory_limit_bytes: int | None = None
     context_tokens: int | None = None
     profile_prefix: str | os.PathLike[str] | None = None
+    provider: str | None = None
+    device_id: int = 0
+    engine_cache_dir: str | os.PathLike[str] | None = None
+    engine_fp16: bool = False
 
     def __post_init__(self) -> None:
         for name in ("memory_limit_bytes", "context_tokens"):
             value = getattr(self, name)
             if value is not None and not 1 <= value <= _MOST_INT64:
                 raise UserError(f"{name} is {value}, but must be at least 1.")
+        if not 0 <= self.device_id < 2**31:
+            raise UserError(f"device_id is {self.device_id}, but must be from 0 to {2**31 - 1}.")
 
     def options(self, variant: str | None, onnxruntime_library: str | os.PathLike[str] | None) -> _abi.ModelOptions:
+        if self.provider in ("cuda", "tensorrt") or variant is not None:
+            load_cuda_packages()
         runtime = onnxruntime_library or (None if os.environ.get(ONNXRUNTIME_VARIABLE) else wheel_onnxruntime())
         cores = ",".join(str(core) for core in self.cores)
         options: _abi.ModelOptions = initialised(
@@ -65,6 +78,10 @@ class Resources:
             no_spinning=not self.spinning,
             map_weights=self.map_weights,
             profile_prefix=None if self.profile_prefix is None else path_bytes(self.profile_prefix),
+            provider=None if self.provider is None else utf8(self.provider, "provider"),
+            engine_cache_dir=None if self.engine_cache_dir is None else path_bytes(self.engine_cache_dir),
+            device_id=self.device_id,
+            engine_fp16=self.engine_fp16,
         )
         return options
 

@@ -260,12 +260,13 @@ class Model:
             onnxruntime_library: path of libonnxruntime; None: EDGEPRUNE_ORT_LIB when it is set, else the one inside an
                 installed onnxruntime package, else the loader's.
             verify: "full" compares size and SHA-256 of every file; "sizes" skips the hashes.
-            resources: cores, spinning, map_weights, memory_limit_bytes, context_tokens; see `Resources`.
+            resources: provider ("cpu", "cuda", "tensorrt") with device_id, engine_cache_dir and engine_fp16; cores,
+                spinning, map_weights, memory_limit_bytes, context_tokens, profile_prefix; see `Resources`.
 
         Raises:
             BundleError: a file is missing, changed or unsafe, or the schema version is another.
             DependencyError: libedgeprune or libonnxruntime is missing or too old.
-            NativeError: the library refuses the bundle.
+            NativeError: the library refuses the bundle, or the provider cannot run here.
         """
         native = load_library()
         options = Resources(threads, **resources).options(variant, onnxruntime_library)
@@ -278,7 +279,8 @@ class Model:
 
     def describe(self) -> dict[str, Any]:
         """{"name", "family", "provider", "variant", "onnxruntime", "context_length", "visual_tokens", "grid", "keep",
-        "methods", "default_method", "weights_bytes", "kv_bytes_per_token", "memory"}."""
+        "methods", "default_method", "weights_bytes", "kv_bytes_per_token", "memory"}; with another provider than the
+        CPU's also "cpu_nodes": {graph: {operator: count}}, the nodes that onnxruntime left on the CPU."""
         facts: dict[str, Any] = json.loads(self._native.calls.ep_model_describe(self._handle.address))
         return facts
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import re
 import subprocess
 import sys
 from typing import Any
@@ -14,19 +15,27 @@ from typing import Any
 from edgeprune import devices
 from edgeprune.fingerprint import library_version
 
-#: opens a session of one Identity node with each provider that was compiled in; used ones name themselves.
+#: opens a session of one Identity node with each provider that was compiled in, and marks on stderr, where onnxruntime
+#: logs, which one it is at; NAME, "" or why not.
 _ASK = """
-import base64, json, onnxruntime
-onnxruntime.set_default_logger_severity(4)
+import base64, json, sys, onnxruntime
+from edgeprune.runtime import library
+library.load_cuda_packages()
+onnxruntime.set_default_logger_severity(3)
 graph, found = base64.b64decode(MODEL), {}
 for name in onnxruntime.get_available_providers():
+    print("MARK" + name, file=sys.stderr, flush=True)
     try:
         used = onnxruntime.InferenceSession(graph, providers=[name]).get_providers()
-        found[name] = "" if name in used else "not used: onnxruntime fell back to " + ", ".join(used)
+        found[name] = "" if name in used else "onnxruntime falls back to " + ", ".join(used)
     except Exception as error:
-        found[name] = str(error).splitlines()[0]
+        found[name] = str(error)
 print(json.dumps(found))
 """
+_MARK = "provider-that-is-tried: "
+_CUDA = "CUDAExecutionProvider"
+#: what the loader or CUDA itself says, inside what onnxruntime says.
+_REASONS = (r"with error: (.+)", r"(CUDA failure \d+: [^;\n]+)")
 _MODEL = "CAg6NwoQCgF4EgF5IghJZGVudGl0eRIBZ1oPCgF4EgoKCAgBEgQKAggBYg8KAXkSCgoICAESBAoCCAFCBAoAEBE="
 _TENSORRT = {
     "tensorrt": ("libnvinfer.so.10", "libnvinfer.so.11"),
@@ -50,14 +59,47 @@ def examine() -> dict[str, dict[str, Any]]:
 
 
 def providers() -> list[dict[str, Any]]:
-    """onnxruntime's execution providers: those compiled in, and whether each runs a graph on this machine."""
-    code = _ASK.replace("MODEL", repr(_MODEL))
+    """onnxruntime's execution providers: those compiled in, and whether each runs a graph on this machine.
+
+    {"name", "works", "problem", "remedy"}; CUDA's is a row where there is a GPU, compiled in or not.
+    """
+    code = _ASK.replace("MODEL", repr(_MODEL)).replace("MARK", _MARK)
     try:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
         found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return []
-    return [{"name": name, "works": not problem, "problem": problem} for name, problem in found.items()]
+    logs = dict(part.partition("\n")[::2] for part in done.stderr.split(_MARK)[1:])
+    rows = [_provider(name, text and reason(f"{text}\n{logs.get(name, '')}")) for name, text in found.items()]
+    if _CUDA not in found and devices.facts()["gpu"] is not None:
+        rows.append(_provider(_CUDA, "not compiled in"))
+    return rows
+
+
+def reason(text: str) -> str:
+    """The cause inside what onnxruntime says or logs about a provider; else its first line."""
+    for pattern in _REASONS:
+        match = re.search(pattern, text)
+        if match is not None:
+            return match[1].strip()
+    return (text.strip().splitlines() or [""])[0]
+
+
+def _provider(name: str, problem: str) -> dict[str, Any]:
+    return {"name": name, "works": not problem, "problem": problem, "remedy": provider_remedy(problem)}
+
+
+def provider_remedy(problem: str) -> str:
+    """What to do about a provider that does not work; "" where nothing is known."""
+    known = {
+        "not compiled in": "pip uninstall onnxruntime, then pip install 'edgeprune[gpu]'",
+        "libcuda.so": _REMEDIES["cuda"],
+        "libnv": "install the TensorRT that this onnxruntime is made for, or use the provider cuda",
+        "cannot open shared object": "pip install 'onnxruntime-gpu[cuda,cudnn]', or install the CUDA and cuDNN that "
+        "this onnxruntime is made for where the loader finds them",
+        "CUDA failure": "check that nvidia-smi lists the GPU, and that the driver is new enough for this onnxruntime",
+    }
+    return next((remedy for part, remedy in known.items() if part in problem), "")
 
 
 def _gpu() -> tuple[str, str]:
@@ -71,13 +113,8 @@ def _gpu() -> tuple[str, str]:
 
 def _cuda() -> tuple[str, str]:
     """The CUDA version that the driver serves."""
-    version = ctypes.c_int()
-    try:
-        failed = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
-    except (OSError, AttributeError):
-        return "", "libcuda.so.1 cannot be loaded"
-    text = f"CUDA {version.value // 1000}.{version.value % 1000 // 10}"
-    return (text, "") if not failed else ("", f"cuDriverGetVersion fails with {failed}")
+    version = devices.cuda_version()
+    return ("", "libcuda.so.1 cannot be loaded, or fails") if version is None else (f"CUDA {version}", "")
 
 
 def _tensorrt(module: str) -> tuple[str, str]:

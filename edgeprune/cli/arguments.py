@@ -92,6 +92,11 @@ def positive(text: str) -> int:
     return int(number)
 
 
+def whole(text: str) -> int:
+    """A whole number of at least 0 that fits 32 bits."""
+    return 0 if text == "0" else positive(text)
+
+
 def number(least: float, most: float, *, open_below: bool = True) -> Callable[[str], float]:
     """A finite number above `least` (from it on, unless open_below) and at most `most`."""
 

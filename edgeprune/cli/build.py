@@ -70,30 +70,40 @@ def run(args: argparse.Namespace) -> int:
 def _graphs(
     args: argparse.Namespace, bundle: Bundle, target: Target, precision: dict[str, str]
 ) -> tuple[str, bool] | None:
-    """Slug of a variant that onnxruntime runs, and whether it was built."""
+    """Slug of a variant that onnxruntime runs, and whether it was built; None: the target refuses a graph."""
     with needs_extra("build", "build"):
-        from edgeprune.engines import cpu, preflight
+        from edgeprune.engines import cpu, cuda, preflight
 
-        cpu.require(bundle, target, precision)
+        for_cuda = target.name == "cuda"
+        (cuda if for_cuda else cpu).require(bundle, target, precision)
         if args.calibrate is not None:
-            raise UserError(f"{target.name} measures activations while it runs: --calibrate is for TensorRT targets.")
+            raise UserError(f"{target.name} stores no ranges of activations: --calibrate is for TensorRT targets.")
+        if for_cuda and not _passes_lint(bundle, target):
+            return None
         _preflight(args, bundle, preflight.needs(bundle, precision))
         _announce(target, precision)
-        return cpu.build(bundle, target, precision, rebuild=args.rebuild, say=_say)
+        build = cuda.build if for_cuda else cpu.build
+        return build(bundle, target, precision, rebuild=args.rebuild, say=_say)
+
+
+def _passes_lint(bundle: Bundle, target: Target) -> bool:
+    """Whether the target refuses no graph; says what it does."""
+    from edgeprune.cli.check import lint_findings, lint_text
+
+    findings = lint_findings(bundle, target)
+    _say(lint_text(findings, target))
+    return not findings
 
 
 def _engines(
     args: argparse.Namespace, bundle: Bundle, target: Target, precision: dict[str, str]
 ) -> tuple[str, bool] | None:
     """Slug of a variant of engines, and whether it was built; None: the target refuses a graph."""
-    from edgeprune.cli.check import lint_findings, lint_text
     from edgeprune.engines import engine_variant, preflight
 
     engine_variant.require(bundle, target, precision)
     samples = None if args.calibrate is None else _samples(args.calibrate, bundle, precision)
-    findings = lint_findings(bundle, target)
-    _say(lint_text(findings, target))
-    if findings:
+    if not _passes_lint(bundle, target):
         return None
     _preflight(args, bundle, preflight.engine_needs(bundle, precision, target))
     _announce(target, precision)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprune.cli.arguments import add_json, add_no_verify
 from edgeprune.cli.output import mib, needs_extra, table, write_json
+from edgeprune.cli.providers import add_provider, provider_of
 from edgeprune.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="fp16: name the nodes that leave its range; with --target: refuse what it lacks",
     )
+    add_provider(parser)
     add_no_verify(parser)
     add_json(parser)
 
@@ -45,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.layers and not args.parity:
         raise UserError("--layers is a part of --parity: add --parity.")
+    if any(provider_of(args).values()) and not args.parity:
+        raise UserError("--provider runs the golden tensors: add --parity.")
     target, guard = _target(args), _guard(args)
     bundle = Bundle.open(args.bundle, verify="sizes" if args.no_verify else "full")
     for variant in bundle.manifest.variants:
@@ -54,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json != "-":
         compared = "sizes" if args.no_verify else "sizes and SHA-256"
         print(f"{bundle.path}: {facts['files']} files, {mib(size)}, {compared} agree with the manifest")
-    rows = parity_rows(bundle) if args.parity else []
+    rows = parity_rows(bundle, provider_of(args)) if args.parity else []
     left_out: list[NotCompared] = []
     if args.parity:
         more, left_out = graph_rows(bundle, layers=args.layers)
@@ -137,12 +141,12 @@ def lint_text(findings: list[Finding], target: Target) -> str:
     return "\n".join([*lines, f"{target.name}: {count} rules, {len(findings)} finding(s)"])
 
 
-def parity_rows(bundle: Bundle) -> list[ParityRow]:
-    """Every row of the replay; the hashes have been compared already, or were not wanted."""
+def parity_rows(bundle: Bundle, provider: dict[str, Any]) -> list[ParityRow]:
+    """Every row of the replay with an execution provider; the hashes have been compared already, or were not wanted."""
     from edgeprune.measure.parity import replay
     from edgeprune.runtime.session import Model
 
-    with Model.open(bundle.path, verify="sizes") as model:
+    with Model.open(bundle.path, verify="sizes", **provider) as model:
         return list(replay(bundle, model))
 
 

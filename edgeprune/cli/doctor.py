@@ -137,15 +137,12 @@ def _text(report: dict[str, Any]) -> str:
     rows = [("library", "state", "where")]
     rows += [(name, _state(entry), entry["path"] or entry["problem"]) for name, entry in report["libraries"].items()]
     rows += [(name, _state(entry), entry["problem"]) for name, entry in report["accelerators"].items()]
-    usable = [f"{row['name']} {'runs' if row['works'] else row['problem']}" for row in report["providers"]]
+    usable = [f"{row['name']} {'runs' if row['works'] else 'fails: ' + row['problem']}" for row in report["providers"]]
     packages = [f"{name} {version}" for name, version in report["packages"].items() if version]
     extras = [("extra", "state", "remedy")]
     extras += [(entry["name"], _state(entry), _remedy(entry)) for entry in report["extras"]]
-    remedies = [
-        f"{name}: {entry['remedy']}"
-        for name, entry in {**report["libraries"], **report["accelerators"]}.items()
-        if entry["remedy"]
-    ]
+    named = {**report["libraries"], **report["accelerators"], **{row["name"]: row for row in report["providers"]}}
+    remedies = [f"{name}: {entry['remedy']}" for name, entry in named.items() if entry["remedy"]]
     known = table(extras) if report["extras"] else f"extras: {report['extras_problem']}"
     parts = [
         "\n".join(head),

@@ -14,6 +14,7 @@ from edgeprune import __version__
 from edgeprune.cli.arguments import add_json, add_no_verify, keeps, names, positive, question, value
 from edgeprune.cli.output import table, write_json
 from edgeprune.cli.progress import bar
+from edgeprune.cli.providers import add_provider, provider_of
 from edgeprune.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=value(positive), default=0, metavar="N", help="inside one graph run (onnxruntime's choice)")
     add("--resume", type=Path, metavar="FILE",
         help="the work file: what it holds is not asked again (FILE.work of --json FILE)")  # fmt: skip
+    add_provider(parser)
     add_no_verify(parser)
     add_json(parser)
 
@@ -114,13 +116,15 @@ def evaluate(args: argparse.Namespace, bundle: Bundle, dataset: Dataset, grid: A
     from edgeprune.runtime.session import Model
 
     facts = {"data": dataset.sha256(), "bundle": evaluation.identity(bundle, args.variant), "variant": args.variant,
-             "max_new_tokens": args.max_new_tokens}  # fmt: skip
+             "max_new_tokens": args.max_new_tokens,
+             **({} if args.provider is None else {"provider": args.provider})}  # fmt: skip
     work = open_work(args, facts)
     try:
         # the files of the bundle have been compared above
         if args.variant is not None and not args.no_verify:
             bundle.variant(args.variant)
-        with Model.open(args.bundle, variant=args.variant, threads=args.threads, verify="sizes") as model:
+        options = {"threads": args.threads, **provider_of(args)}
+        with Model.open(args.bundle, variant=args.variant, verify="sizes", **options) as model:
             described = model.describe()
             result = evaluation.run(
                 model, dataset, grid.cases, work, max_new_tokens=args.max_new_tokens, progress=bar("answers")

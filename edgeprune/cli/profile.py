@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from edgeprune import __version__
 from edgeprune.cli.arguments import add_json, add_no_verify, keeps, names, number, positive, question, value
 from edgeprune.cli.output import mib, require_place, table, write_json
+from edgeprune.cli.providers import add_provider, provider_of
 from edgeprune.errors import UserError
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"the N slowest nodes of every graph, from the runtime's own profiler ({LAYERS})")  # fmt: skip
     add("--no-trace", action="store_true",
         help="leave out the profiled answers behind the trials: no operations, no pruner's share")  # fmt: skip
+    add_provider(parser)
     add_no_verify(parser)
     add_json(parser)
 
@@ -103,7 +105,7 @@ def _open(args: argparse.Namespace, variant: str | None, profile_prefix: str | N
         from edgeprune.bundle import Bundle
 
         Bundle.open(args.bundle, verify="sizes").variant(variant)
-    return Model.open(args.bundle, variant=variant, verify="sizes", profile_prefix=profile_prefix)
+    return Model.open(args.bundle, variant=variant, verify="sizes", profile_prefix=profile_prefix, **provider_of(args))
 
 
 def profile(models: Models, cases: Sequence[Case], asked: Question, args: argparse.Namespace) -> dict[str, Any]:
@@ -122,11 +124,12 @@ def profile(models: Models, cases: Sequence[Case], asked: Question, args: argpar
     saved = save(models, targets) if args.save else {}
     partial = measured.partial or any(target.partial for target in targets)
     described = next(iter(models.values())).describe()
+    providers = dict.fromkeys(model.describe()["provider"] for model in models.values())
     return {
         "bundle": args.bundle.name,
         "edgeprune": __version__,
         "onnxruntime": described["onnxruntime"]["version"],
-        "provider": described["provider"],
+        "provider": ", ".join(providers),
         "image": args.image or "generated",
         "prompt": args.prompt,
         "max_new_tokens": args.max_new_tokens,
@@ -179,7 +182,7 @@ def save(models: Models, targets: Sequence[Target]) -> dict[Target, str]:
 
     met = [target for target in targets if target.keep is not None and not target.partial]
     for target in met:
-        tuned.store(models[target.variant].bundle, target)
+        tuned.store(models[target.variant].bundle, target, models[target.variant].describe()["provider"])
     return dict.fromkeys(met, str(tuned.file()))
 
 

@@ -24,6 +24,7 @@ from edgeprune.cli.arguments import (
     value,
 )
 from edgeprune.cli.output import write_json
+from edgeprune.cli.providers import add_provider, provider_of
 from edgeprune.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--choices", type=value(choices), metavar="A,B,...", help="score these answers instead of generating one")
     add("--dump-tokens", type=Path, metavar="FILE.npz", help="write kept tokens, scores and embeddings of each picture")
     add_decoding(parser)
+    add_provider(parser)
     add_no_verify(parser)
     add_json(parser)
 
@@ -74,7 +76,8 @@ def run(args: argparse.Namespace) -> int:
     check_choices(args)
     if args.dump_tokens is not None:
         token_dump.require_place(args.dump_tokens)
-    with Model.open(args.bundle, variant=args.variant, verify="sizes" if args.no_verify else "full") as model:
+    opening = {"verify": "sizes" if args.no_verify else "full", **provider_of(args)}
+    with Model.open(args.bundle, variant=args.variant, **opening) as model:
         report = ask(model, args, stream=args.json != "-")
     if args.json is not None:
         write_json(report, args.json)
@@ -106,7 +109,8 @@ def choose_keep(model: Model, args: argparse.Namespace) -> tuple[Keep, str]:
         return args.keep, ""
     from edgeprune.measure import tuned
 
-    found = tuned.read(model.bundle, args.variant, args.prune or model.bundle.manifest.methods.default)
+    method = args.prune or model.bundle.manifest.methods.default
+    found = tuned.read(model.bundle, args.variant, method, model.describe()["provider"])
     return found.keep, found.source
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeprune.cli.arguments import add_no_verify, keep_or_auto, names, question, value
+from edgeprune.cli.providers import add_provider, provider_of
 from edgeprune.errors import UserError
-from edgeprune.measure.labels import carries_labels, foreground
 
 if TYPE_CHECKING:
     from edgeprune.runtime.session import KeptTokens, Model
@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--scores", action="store_true", help="draw the scores of every patch, too, as a heat map below")
     add("--labels", action="store_true", help="outline what the background scorer calls foreground")
     add("-o", "--output", type=Path, default=Path("overlay.png"), metavar="FILE", help="PNG or JPEG (overlay.png)")
+    add_provider(parser)
     add_no_verify(parser)
 
 
@@ -38,10 +39,12 @@ def run(args: argparse.Namespace) -> int:
     if args.output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UserError(f"{args.output} must end in .png or .jpg.")
 
+    from edgeprune.measure.labels import foreground
     from edgeprune.measure.overlay import draw_overlay, legend
     from edgeprune.runtime.session import Model
 
-    with Model.open(args.bundle, verify="sizes" if args.no_verify else "full") as model:
+    opening = {"verify": "sizes" if args.no_verify else "full", **provider_of(args)}
+    with Model.open(args.bundle, **opening) as model:
         labelled = _labelled(model, args.prune) if args.labels else []
         kept = [_kept(model, args, method) for method in args.prune]
         labels = [foreground(tokens) if tokens.method in labelled else None for tokens in kept] if labelled else None
@@ -58,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _labelled(model: Model, asked: list[str | None]) -> list[str]:
     """Those of the methods that label patches; UserError where none does."""
+    from edgeprune.measure.labels import carries_labels
+
     methods = model.bundle.manifest.methods
     names = [name or methods.default for name in asked]
     found = [name for name in names if name in methods.each and carries_labels(methods.each[name])]

@@ -32,6 +32,7 @@ class Tuned:
     ttft_p90_ms: float
     date: str
     machine: str
+    provider: str
 
     @property
     def source(self) -> str:
@@ -56,14 +57,14 @@ def require_place() -> None:
     _entries()
 
 
-def store(bundle: Bundle, found: Target) -> Tuned:
+def store(bundle: Bundle, found: Target, provider: str) -> Tuned:
     """Keeps a target that was met, in place of an earlier one of the same bundle, variant and method."""
     assert found.keep is not None
     assert found.kept_tokens is not None
     taken = next(probe.ttft_p90_ms for probe in found.probes if probe.kept_tokens == found.kept_tokens)
     made = Tuned(
         bundle.path.name, found.variant, found.method, found.keep, found.kept_tokens, found.target_ms, taken,
-        time.strftime("%Y-%m-%d"), _machine(),
+        time.strftime("%Y-%m-%d"), _machine(), provider,
     )  # fmt: skip
     entries = _entries()
     entries.setdefault(identity(bundle, found.variant), {})[found.method] = asdict(made)
@@ -77,11 +78,11 @@ def store(bundle: Bundle, found: Target) -> Tuned:
     return made
 
 
-def read(bundle: Bundle, variant: str | None, method: str) -> Tuned:
+def read(bundle: Bundle, variant: str | None, method: str, provider: str) -> Tuned:
     """The stored keep ratio of a method.
 
     Raises:
-        UserError: none is stored, or it was measured on another machine; the sentence holds the command that finds one.
+        UserError: none is stored, or on another machine or provider; the sentence holds the command that finds one.
     """
     entry = _entries().get(identity(bundle, variant), {}).get(method)
     options = f" --variant {variant}" if variant else ""
@@ -93,8 +94,9 @@ def read(bundle: Bundle, variant: str | None, method: str) -> Tuned:
         found = Tuned(**entry)
     except TypeError as error:
         raise _broken() from error
-    if found.machine != _machine():
-        raise UserError(f"the stored keep was measured on {found.machine}, and this is {_machine()}: {remedy}.")
+    before, now = f"{found.machine}, {found.provider}", f"{_machine()}, {provider}"
+    if before != now:
+        raise UserError(f"the stored keep was measured on {before}, and this is {now}: {remedy}.")
     return found
 
 

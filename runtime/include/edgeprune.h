@@ -49,9 +49,10 @@
  *  - Threads: an ep_model is immutable and may be shared. An ep_session serves one thread at a time, except
  *    ep_session_abort, which may be called from any thread.
  *  - Nothing falls back silently: not the execution provider, not the precision, not the pruning.
- *  - No network, no files written. The official onnxruntime from 1.29 on would do both for telemetry, so ep_model_open
- *    sets ORT_DISABLE_TELEMETRY=1 in the environment of the process before it loads onnxruntime. A program that has
- *    loaded onnxruntime before, or whose threads read the environment meanwhile, should set the variable at its start.
+ *  - No network, and no files written but those that profile_prefix and engine_cache_dir ask for. The official
+ *    onnxruntime from 1.29 on would do both for telemetry, so ep_model_open sets ORT_DISABLE_TELEMETRY=1 in the
+ *    environment of the process before it loads onnxruntime. A program that has loaded onnxruntime before, or whose
+ *    threads read the environment meanwhile, should set the variable at its start.
  *  - Tensors are row-major. B images, N visual tokens per image, K kept tokens, D decoder width, V vocabulary.
  */
 #ifndef EDGEPRUNE_H
@@ -88,7 +89,9 @@ typedef enum ep_status {
     EP_ERROR_OUT_OF_MEMORY = 11,   /* an allocation or the start of a thread failed, or memory_limit_bytes is below the
                                      need. The process and the session survive it */
     EP_ERROR_BUSY = 12,            /* the session is in use by another thread */
-    EP_ERROR_INTERNAL = 13         /* a bug, please report the text; or on_text threw a C++ exception */
+    EP_ERROR_INTERNAL = 13,        /* a bug, please report the text; or on_text threw a C++ exception */
+    EP_ERROR_PROVIDER = 14         /* the execution provider cannot run here, or onnxruntime would not run a graph with
+                                     it; the text says why and what to do. Nothing runs with another one instead */
 } ep_status;
 
 typedef enum ep_pixel_format {
@@ -166,10 +169,16 @@ typedef struct ep_model_options {
                                         system may drop and reread it. Runs may be slower. Do not write into the files
                                         of an open bundle: a page that is gone ends the process (SIGBUS) */
     int32_t reserved_2;              /* 0 */
-    const char *profile_prefix; /* NULL, or "/tmp/run-": onnxruntime times every node of every run, and when the model
-                                   is freed its JSON trace of each graph that was loaded is written to this text,
-                                   the name of the graph's file without ".onnx", "_" and a time stamp. The directory
-                                   must exist. Runs are slower. A trace holds at most a million events */
+    const char *profile_prefix;   /* NULL, or "/tmp/run-": onnxruntime times every node of every run, and when the model
+                                     is freed its JSON trace of each graph that was loaded is written to this text,
+                                     the name of the graph's file without ".onnx", "_" and a time stamp. The directory
+                                     must exist. Runs are slower. A trace holds at most a million events */
+    const char *provider;         /* "cpu", "cuda" or "tensorrt", of onnxruntime; NULL: "cuda" for a variant that was
+                                     built for the target cuda, else "cpu" */
+    const char *engine_cache_dir; /* tensorrt: where it keeps the engines that it builds while it opens a bundle and
+                                     runs it the first time, which takes minutes; NULL: it builds them every time */
+    int32_t device_id;            /* cuda, tensorrt: which GPU */
+    int32_t engine_fp16;          /* tensorrt, non-zero: it may compute float32 graphs in float16 */
 } ep_model_options;
 EP_API void ep_model_options_init(ep_model_options *options);
 EP_API void ep_model_options_init_sized(ep_model_options *options, size_t size);
@@ -182,9 +191,10 @@ EP_API ep_status ep_model_open(const char *bundle_dir, const ep_model_options *o
  * may be NULL; only context_tokens counts. A JSON object with the keys of ep_model_describe that need no loading, and
  * "memory": {"total_bytes", "weights_bytes", "kv_bytes", "activations_bytes", "context_tokens", "estimated": [...]} for
  * one session. weights_bytes: files of the graphs that ep_model_open loads. kv_bytes: a full context, twice where
- * the cache grows by copying, once where it is written in place. activations_bytes: the largest tensors of one run, AN ESTIMATE from the usual layer
- * shapes. Not contained: onnxruntime itself, and copies that it makes of weights while it repacks them. Call with json
- * == NULL to get the size in bytes, without a closing zero, in *size.
+ * the cache grows by copying, once where it is written in place. activations_bytes: the largest tensors of one run, AN
+ * ESTIMATE from the usual layer shapes. Not contained: onnxruntime itself, and copies that it makes of weights while it
+ * repacks them or brings them to a GPU. Call with json == NULL to get the size in bytes, without a closing zero, in
+ * *size.
  */
 EP_API ep_status ep_bundle_describe(const char *bundle_dir, const ep_model_options *options, char *json, size_t *size);
 /* Frees the model; its sessions must be freed first. NULL is allowed. */
@@ -192,7 +202,9 @@ EP_API void ep_model_free(ep_model *model);
 /*
  * A JSON object: {"name", "family", "provider", "variant", "onnxruntime": {"version", "library"}, "context_length",
  * "visual_tokens", "grid": [rows, cols], "keep": {"default","min","max"}, "methods": [...], "default_method",
- * "weights_bytes" (of every graph of the bundle), "kv_bytes_per_token", "memory"}. Borrowed until ep_model_free.
+ * "weights_bytes" (of every graph of the bundle), "kv_bytes_per_token", "memory"}. With another provider than the CPU's
+ * also "cpu_nodes": {graph: {operator: count}}, the nodes that onnxruntime left on the CPU, as it does with the
+ * arithmetic of shapes. Borrowed until ep_model_free.
  */
 EP_API const char *ep_model_describe(const ep_model *model);
 /* Runs every graph once on zeros so that the first question does not pay for lazy initialisation. */

@@ -68,6 +68,10 @@ ModelSettings model_settings(const ep_model_options* given) {
     ModelSettings settings;
     settings.onnxruntime_library = text_or_empty(options.onnxruntime_library);
     settings.variant = text_or_empty(options.variant);
+    settings.provider = text_or_empty(options.provider);
+    settings.provider_choice.device_id = options.device_id;
+    settings.provider_choice.engine_cache_dir = text_or_empty(options.engine_cache_dir);
+    settings.provider_choice.engine_fp16 = options.engine_fp16 != 0;
     settings.threading = threading_of(options);
     settings.map_weights = options.map_weights != 0;
     settings.profile_prefix = text_or_empty(options.profile_prefix);
@@ -112,7 +116,8 @@ const char* ep_status_name(ep_status status) {
                                         "EP_ERROR_DEADLINE",
                                         "EP_ERROR_OUT_OF_MEMORY",
                                         "EP_ERROR_BUSY",
-                                        "EP_ERROR_INTERNAL"};
+                                        "EP_ERROR_INTERNAL",
+                                        "EP_ERROR_PROVIDER"};
     const auto index = static_cast<size_t>(status);
     return index < sizeof names / sizeof names[0] ? names[index] : "unknown status";
 }

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -64,6 +65,8 @@ public:
     virtual std::vector<TensorPtr> run_into(const std::vector<NamedTensor>& inputs,
                                             const std::vector<std::string>& output_names,
                                             const std::vector<TensorPtr>& memory, RunContext& context) const;
+    // Operator -> how many of its nodes run on the CPU although another provider was asked for.
+    virtual std::map<std::string, int64_t> cpu_operators() const { return {}; }
 };
 
 // How a graph runs its threads.
@@ -73,10 +76,18 @@ struct Threading {
     bool spin = true;        // idle threads wait busily for a short time
 };
 
+// Shapes that an input may come in; the engine is fastest for the usual one.
+struct InputRange {
+    std::string name;
+    Shape least, usual, most;
+};
+
 struct GraphOptions {
     Threading threading;
     bool map_weights = false;    // no repacked copies of the weights: the files serve as they lie in memory
     std::string profile_prefix;  // "", or how the path of the trace begins that is written when the graph is freed
+    std::vector<std::string> passed_on;  // outputs that go into other runs and are seldom read: may stay on a device
+    std::vector<InputRange> ranges;      // of the inputs with free dimensions, for engines that want to know
 };
 
 // An inference engine with one execution provider. Thread-safe.

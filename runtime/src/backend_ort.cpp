@@ -5,90 +5,10 @@
 
 #include "error.h"
 #include "log.h"
+#include "ort_provider.h"
 
 namespace edgeprune {
 namespace {
-
-template <class Object>
-using Owned = std::unique_ptr<Object, void (*)(Object*)>;
-
-void check(const ort::Api& api, ort::Status* status) {
-    if (status == nullptr) return;
-    const Owned<ort::Status> owned(status, api.release_status);
-    const std::string text = api.error_message(status);
-    // onnxruntime has no status code of its own for this, only its words.
-    const bool memory = text.find("Failed to allocate memory") != std::string::npos ||
-                        text.find("bad_alloc") != std::string::npos || text.find("bad allocation") != std::string::npos;
-    throw Error(memory ? EP_ERROR_OUT_OF_MEMORY : EP_ERROR_BACKEND, "onnxruntime: " + text);
-}
-
-int32_t element_type_of(DType dtype) {
-    switch (dtype) {
-        case DType::float32:
-            return ort::kFloat32;
-        case DType::float16:
-            return ort::kFloat16;
-        case DType::int64:
-            return ort::kInt64;
-        case DType::int32:
-            return ort::kInt32;
-    }
-    throw Error(EP_ERROR_INTERNAL, "unknown element type");
-}
-
-DType dtype_of(int32_t element_type, const std::string& name) {
-    switch (element_type) {
-        case ort::kFloat32:
-            return DType::float32;
-        case ort::kFloat16:
-            return DType::float16;
-        case ort::kInt64:
-            return DType::int64;
-        case ort::kInt32:
-            return DType::int32;
-        default:
-            throw Error(EP_ERROR_BUNDLE, "tensor \"" + name + "\" has onnxruntime element type " +
-                                             std::to_string(element_type) + ", which this library does not bind");
-    }
-}
-
-Shape shape_of(const ort::Api& api, const ort::TensorInfo* info) {
-    size_t rank = 0;
-    check(api, api.dimension_count(info, &rank));
-    Shape shape(rank);
-    check(api, api.dimensions(info, shape.data(), rank));
-    return shape;
-}
-
-class OrtTensor final : public Tensor {
-public:
-    OrtTensor(const ort::Api& api, Owned<ort::Value> value, const std::string& name, TensorPtr owner = nullptr)
-        : value_(std::move(value)), owner_(std::move(owner)), dtype_(DType::float32) {
-        ort::TensorInfo* raw = nullptr;
-        check(api, api.tensor_info(value_.get(), &raw));
-        const Owned<ort::TensorInfo> info(raw, api.release_tensor_info);
-        int32_t type = 0;
-        check(api, api.element_type(raw, &type));
-        dtype_ = dtype_of(type, name);
-        shape_ = shape_of(api, raw);
-        check(api, api.tensor_data(value_.get(), &data_));
-    }
-
-    DType dtype() const override { return dtype_; }
-    const Shape& shape() const override { return shape_; }
-    const void* data() const override { return data_; }
-    void* mutable_data() override { return data_; }
-    ort::Value* value() const { return value_.get(); }
-    // Whose memory a view shows; null: its own.
-    const TensorPtr& owner() const { return owner_; }
-
-private:
-    Owned<ort::Value> value_;
-    TensorPtr owner_;
-    DType dtype_;
-    Shape shape_;
-    void* data_ = nullptr;
-};
 
 class OrtRun final : public Stoppable {
 public:
@@ -114,17 +34,27 @@ using TypeCall = ort::Status* (*)(const ort::Session*, size_t, ort::TypeInfo**);
 
 class OrtGraph final : public Graph {
 public:
-    OrtGraph(const ort::Api& api, Owned<ort::Session> session) : api_(api), session_(std::move(session)) {
+    // passed_on: outputs that stay on the provider's device.
+    OrtGraph(const ort::Api& api, Owned<ort::Session> session, const OrtProvider& provider,
+             std::vector<std::string> passed_on, std::map<std::string, int64_t> cpu_operators)
+        : api_(api),
+          session_(std::move(session)),
+          provider_(provider),
+          passed_on_(std::move(passed_on)),
+          cpu_operators_(std::move(cpu_operators)) {
         check(api_, api_.default_allocator(&allocator_));
+        check(api_, api_.allocator_memory(allocator_, &host_memory_));
         inputs_ = ports(api_.input_count, api_.input_name, api_.input_type);
         outputs_ = ports(api_.output_count, api_.output_name, api_.output_type);
     }
 
     const std::vector<Port>& inputs() const override { return inputs_; }
     const std::vector<Port>& outputs() const override { return outputs_; }
+    std::map<std::string, int64_t> cpu_operators() const override { return cpu_operators_; }
 
     std::vector<TensorPtr> run(const std::vector<NamedTensor>& inputs, const std::vector<std::string>& output_names,
                                RunContext& context) const override {
+        if (provider_.has_device() && !passed_on_.empty()) return run_bound(inputs, output_names, context);
         return run_into(inputs, output_names, std::vector<TensorPtr>(output_names.size()), context);
     }
 
@@ -142,21 +72,47 @@ public:
         for (const TensorPtr& tensor : memory) {
             results.push_back(tensor ? static_cast<OrtTensor&>(*tensor).value() : nullptr);
         }
-        run_session(names_in, values, names_out, results, context);
+        timed(context, [&](const ort::RunOptions* options) {
+            return api_.run(session_.get(), options, names_in.data(), values.data(), values.size(), names_out.data(),
+                            names_out.size(), results.data());
+        });
         return wrap(results, output_names, memory);
     }
 
 private:
-    void run_session(const std::vector<const char*>& names_in, const std::vector<const ort::Value*>& values,
-                     const std::vector<const char*>& names_out, std::vector<ort::Value*>& results,
-                     RunContext& context) const {
+    // The same with outputs on the provider's device, where that is asked for.
+    std::vector<TensorPtr> run_bound(const std::vector<NamedTensor>& inputs,
+                                     const std::vector<std::string>& output_names, RunContext& context) const {
+        const ort::ProviderApi& api = provider_.api();
+        ort::IoBinding* raw = nullptr;
+        check(api_, api.create_binding(session_.get(), &raw));
+        const Owned<ort::IoBinding> binding(raw, api.release_binding);
+        for (const NamedTensor& input : inputs) {
+            check(api_, api.bind_input(raw, input.name.c_str(), static_cast<const OrtTensor&>(*input.tensor).value()));
+        }
+        for (const std::string& name : output_names) {
+            const bool stays = std::find(passed_on_.begin(), passed_on_.end(), name) != passed_on_.end();
+            check(api_, api.bind_output_to_device(raw, name.c_str(), stays ? provider_.device_memory() : host_memory_));
+        }
+        timed(context,
+              [&](const ort::RunOptions* options) { return api.run_with_binding(session_.get(), options, raw); });
+        ort::Value** values = nullptr;
+        size_t count = 0;
+        check(api_, api.bound_outputs(raw, allocator_, &values, &count));
+        const std::vector<ort::Value*> results(values, values + count);
+        check(api_, api_.allocator_free(allocator_, values));
+        return wrap(results, output_names, std::vector<TensorPtr>(count));
+    }
+
+    // One run, which the request may stop.
+    template <class Run>
+    void timed(RunContext& context, Run run_session) const {
         OrtRun run(api_);
         ort::Status* status = nullptr;
         {
             const Abort::Scope scope(context.abort, run);
             const Clock::time_point start = Clock::now();
-            status = api_.run(session_.get(), run.options(), names_in.data(), values.data(), values.size(),
-                              names_out.data(), names_out.size(), results.data());
+            status = run_session(run.options());
             context.graph_ms += elapsed_ms(start);
         }
         if (status == nullptr) return;
@@ -178,7 +134,9 @@ private:
         }
         std::vector<TensorPtr> tensors;
         for (size_t i = 0; i < owned.size(); ++i) {
-            tensors.push_back(memory[i] ? memory[i] : std::make_shared<OrtTensor>(api_, std::move(owned[i]), names[i]));
+            tensors.push_back(
+                memory[i] ? memory[i]
+                          : std::make_shared<OrtTensor>(api_, std::move(owned[i]), names[i], nullptr, &provider_));
         }
         return tensors;
     }
@@ -209,19 +167,24 @@ private:
 
     const ort::Api& api_;
     Owned<ort::Session> session_;
-    ort::Allocator* allocator_ = nullptr;  // onnxruntime's own; never freed
+    const OrtProvider& provider_;
+    const std::vector<std::string> passed_on_;
+    const std::map<std::string, int64_t> cpu_operators_;
+    ort::Allocator* allocator_ = nullptr;           // onnxruntime's own; never freed
+    const ort::MemoryInfo* host_memory_ = nullptr;  // of the allocator
     std::vector<Port> inputs_, outputs_;
 };
 
 class OrtBackend final : public Backend {
 public:
-    explicit OrtBackend(const OrtLibrary& library) : library_(library), api_(library.api) {
+    OrtBackend(const OrtLibrary& library, const ProviderChoice& choice)
+        : library_(library), api_(library.api), provider_(library, choice) {
         check(api_, api_.default_allocator(&allocator_));
         check(api_, api_.allocator_memory(allocator_, &memory_));
     }
 
-    // No provider is appended to the session options, so the CPU one runs every node.
-    std::string provider() const override { return "CPUExecutionProvider"; }
+    // Where none is appended to the session options, the CPU one runs every node.
+    std::string provider() const override { return provider_.name(); }
     std::string version() const override { return library_.version; }
     std::string library() const override { return library_.path; }
 
@@ -234,9 +197,13 @@ public:
         set_threading(raw, chosen.threading);
         if (chosen.map_weights) check(api_, api_.add_session_config(raw, "session.disable_prepacking", "1"));
         if (!chosen.profile_prefix.empty()) check(api_, api_.enable_profiling(raw, chosen.profile_prefix.c_str()));
-        ort::Session* session = nullptr;
-        check(api_, api_.create_session(library_.env, path.c_str(), raw, &session));
-        return std::make_unique<OrtGraph>(api_, Owned<ort::Session>(session, api_.release_session));
+        provider_.append(raw, chosen.ranges);
+        ort::Session* created = nullptr;
+        check(api_, api_.create_session(library_.env, path.c_str(), raw, &created));
+        Owned<ort::Session> session(created, api_.release_session);
+        std::map<std::string, int64_t> on_cpu;
+        if (provider_.has_device()) on_cpu = provider_.check_placement(created, path);
+        return std::make_unique<OrtGraph>(api_, std::move(session), provider_, chosen.passed_on, std::move(on_cpu));
     }
 
     TensorPtr new_tensor(DType dtype, const Shape& shape) const override {
@@ -270,14 +237,15 @@ private:
 
     const OrtLibrary& library_;
     const ort::Api& api_;
+    const OrtProvider provider_;
     ort::Allocator* allocator_ = nullptr;
     const ort::MemoryInfo* memory_ = nullptr;  // of the allocator
 };
 
 }  // namespace
 
-std::unique_ptr<Backend> open_ort_backend(const std::string& library, Version least) {
-    return std::make_unique<OrtBackend>(open_onnxruntime(library, least));
+std::unique_ptr<Backend> open_ort_backend(const std::string& library, Version least, const ProviderChoice& choice) {
+    return std::make_unique<OrtBackend>(open_onnxruntime(library, least), choice);
 }
 
 }  // namespace edgeprune

@@ -20,6 +20,7 @@ public:
     BoundGraph(const GraphSpec& spec, std::unique_ptr<Graph> graph);
 
     const GraphSpec& spec() const { return spec_; }
+    std::map<std::string, int64_t> cpu_operators() const { return graph_->cpu_operators(); }
     bool has_input(const std::string& role) const;
     // Throws Error(EP_ERROR_BUNDLE) when the graph has no such tensor.
     const TensorSpec& input(const std::string& role) const;

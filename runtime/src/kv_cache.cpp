@@ -39,6 +39,7 @@ std::vector<TensorPtr> KvCache::shortened(const std::vector<TensorPtr>& tensors,
     for (const TensorPtr& tensor : tensors) {
         // A copy of this cache may hold the tensor too. An empty cache gives its memory back.
         const bool ours = tensor.use_count() == 1 && length > 0;
+        if (!ours && length > 0) static_cast<void>(tensor->data());  // from a device: that may fail, so before any move
         room.push_back(ours ? backend_.view(tensor, shape) : backend_.new_tensor(spec_.dtype, shape));
     }
     return room;

@@ -14,11 +14,13 @@
 
 #include "error.h"
 #include "log.h"
+#include "ort_provider_api.h"
 
 namespace edgeprune {
 namespace {
 
 constexpr Version kLeastVersion{1, 17};
+constexpr Version kPlacementVersion{1, 24};
 
 struct Close {
     void operator()(void* handle) const { dlclose(handle); }
@@ -117,8 +119,13 @@ OrtLibrary& registered(Handle handle, const ort::ApiBase& base, std::string path
     auto& libraries = registry().libraries;
     const auto found = libraries.find(handle.get());
     if (found != libraries.end()) return *found->second;
-    auto library = std::make_unique<OrtLibrary>(
-        OrtLibrary{std::move(path), base.version_string(), ort::Api(base.get_api(ort::kApiVersion))});
+    const ort::Slot* table = base.get_api(ort::kApiVersion);
+    auto library =
+        std::make_unique<OrtLibrary>(OrtLibrary{std::move(path), base.version_string(), ort::Api(table), table});
+    // Older ones would write to stderr when asked.
+    if (!(*read_version(library->version) < kPlacementVersion)) {
+        library->placement_table = base.get_api(ort::kPlacementApiVersion);
+    }
     OrtLibrary& added = *libraries.emplace(handle.get(), std::move(library)).first->second;
     static_cast<void>(handle.release());  // never closed
     return added;

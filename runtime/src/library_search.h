@@ -21,7 +21,9 @@ struct OrtLibrary {
     std::string path;     // of the file that the loader mapped
     std::string version;  // as the library states it
     ort::Api api;
-    ort::Env* env = nullptr;  // the process's only one for this library
+    const ort::Slot* table = nullptr;            // what `api` reads
+    const ort::Slot* placement_table = nullptr;  // the same of its version 24; null: the library is older
+    ort::Env* env = nullptr;                     // the process's only one for this library
 };
 
 // Opens `option` when it is not empty, else EDGEPRUNE_ORT_LIB when it is set, else the loader's libonnxruntime.so.1 and

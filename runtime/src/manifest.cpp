@@ -328,6 +328,7 @@ void use_variant(Manifest& manifest, const Node& list, const std::string& slug) 
     parse_graphs(node["graphs"], manifest);
     parse_files(node["files"], manifest);
     manifest.variant = slug;
+    manifest.variant_target = node["target"].text();
 }
 
 }  // namespace

@@ -100,7 +100,8 @@ struct Manifest {
     std::optional<GraphSpec> decoder_step;  // runs one token at a time in the place of `decoder`
     std::map<std::string, FileSpec> files;
     std::string min_onnxruntime;
-    std::string variant;  // slug of the one in use; "": the canonical graphs
+    std::string variant;         // slug of the one in use; "": the canonical graphs
+    std::string variant_target;  // what it is built for
 };
 
 // variant: slug of a built variant whose graphs and files take the place of the canonical ones; "": those.

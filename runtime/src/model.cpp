@@ -7,6 +7,7 @@
 #include "fingerprint.h"
 #include "log.h"
 #include "memory_need.h"
+#include "shape_ranges.h"
 
 namespace edgeprune {
 namespace {
@@ -57,6 +58,28 @@ Manifest read_manifest(const BundleFiles& files, const std::string& variant) {
     return parse_manifest(text, variant);
 }
 
+// What other graphs read and this library does not: the cache, and what `encode` gives `select`.
+std::vector<std::string> passed_on(const GraphSpec& spec) {
+    std::vector<std::string> names;
+    for (const TensorSpec& tensor : spec.outputs) {
+        const bool cache = tensor.role.rfind("present_", 0) == 0;
+        if (cache || (spec.stage == "encode" && tensor.role != "scores")) names.push_back(tensor.name);
+    }
+    return names;
+}
+
+// Graph -> operator -> nodes that run on the CPU beside another provider.
+std::string cpu_nodes(const std::vector<const BoundGraph*>& graphs) {
+    JsonObject found;
+    for (const BoundGraph* graph : graphs) {
+        if (graph == nullptr) continue;
+        JsonObject operators;
+        for (const auto& [op, count] : graph->cpu_operators()) operators.add(op.c_str(), count);
+        found.add_json(graph->spec().file.c_str(), operators.text());
+    }
+    return found.text();
+}
+
 // The height or width of a preprocessed picture where the manifest fixes it, else -1.
 int64_t fixed_edge(int crop, bool exact, int resized) {
     return crop > 0 ? crop : (exact ? resized : -1);
@@ -81,7 +104,10 @@ Model::Model(const std::string& directory, const ModelSettings& settings)
     limit_context(manifest_, settings.context_tokens);
     files_.check_sizes(manifest_);
     check_memory(memory_need(manifest_), settings.memory_limit_bytes);
-    backend_ = open_ort_backend(settings.onnxruntime_library, *read_version(manifest_.min_onnxruntime));
+    settings_.provider_choice =
+        choose_provider(settings.provider_choice, settings.provider, manifest_.variant, manifest_.variant_target);
+    backend_ = open_ort_backend(settings.onnxruntime_library, *read_version(manifest_.min_onnxruntime),
+                                settings_.provider_choice);
     tokenizer_ = load_tokenizer();
     // One row of a table: a second thread would only wait for the first.
     embedding_ = load(manifest_.embedding, one_thread(settings_.threading));
@@ -108,7 +134,11 @@ std::unique_ptr<BoundGraph> Model::load(const GraphSpec& spec, const Threading& 
     for (const std::string& file : spec.data) files_.verified(manifest_, file, settings_.hashes);
     const std::string path = files_.verified(manifest_, spec.file, settings_.hashes);
     log(EP_LOG_INFO, "loading " + path);
-    const GraphOptions options{threading, settings_.map_weights, trace_prefix(settings_.profile_prefix, spec.file)};
+    GraphOptions options{threading, settings_.map_weights, trace_prefix(settings_.profile_prefix, spec.file), {}, {}};
+    options.passed_on = passed_on(spec);
+    if (settings_.provider_choice.kind == ProviderKind::tensorrt) {
+        options.ranges = input_ranges(manifest_, spec, method);
+    }
     return std::make_unique<BoundGraph>(spec, backend_->open_graph(path, options));
 }
 
@@ -143,6 +173,11 @@ std::string Model::describe() const {
     description.add("provider", backend_->provider());
     description.add_json("variant", manifest_.variant.empty() ? "null" : json_scalar(manifest_.variant));
     description.add_json("onnxruntime", engine.text());
+    if (settings_.provider_choice.kind != ProviderKind::cpu) {
+        const VisionGraphs& seen = vision(manifest_.default_method);
+        description.add_json("cpu_nodes", cpu_nodes({seen.first.get(), seen.select.get(), embedding_.get(),
+                                                     decoder_.get(), decoder_step_.get()}));
+    }
     return description.text();
 }
 

@@ -9,6 +9,7 @@
 #include "backend.h"
 #include "bound_graph.h"
 #include "bundle_files.h"
+#include "execution_provider.h"
 #include "image.h"
 #include "manifest.h"
 #include "tokenizer.h"
@@ -18,6 +19,8 @@ namespace edgeprune {
 struct ModelSettings {
     std::string onnxruntime_library;  // "" : search
     std::string variant;              // "" : the canonical graphs
+    std::string provider;             // "" : the one that goes with the graphs
+    ProviderChoice provider_choice;   // its settings; `kind` is chosen by `provider`
     Threading threading;
     bool map_weights = false;
     std::string profile_prefix;  // "": no traces

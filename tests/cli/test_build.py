@@ -218,7 +218,7 @@ def test_a_changed_variant_is_refused(built: pathlib.Path, tmp_path: pathlib.Pat
         ("cpu", "fp8", ["cpu has no precision 'fp8'; it has: fp32, int8, int4"]),
         ("cpu", "fp32", ["own graphs are the fp32 ones"]),
         ("cpu", "embedding=int8", ["write a precision as int8 or as"]),
-        ("cuda", "fp16", ["makes nothing for cuda so far"]),
+        ("cuda", "int8", ["cuda has no precision 'int8'; it has: fp32, fp16"]),
         ("tensorrt-rtx:sm75", "int4", ["has no precision 'int4'"]),
         ("tensorrt-rtx:sm89", "fp8", ["makes only fp32, fp16, int8, int4 for tensorrt-rtx:sm89 so far, not fp8"]),
         ("tensorrt-rtx:sm75", "fp32", ["has no precision 'fp32'"]),

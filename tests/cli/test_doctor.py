@@ -44,7 +44,7 @@ def test_nothing_heavy_is_imported() -> None:
 def test_what_would_use_a_gpu(tmp_path: pathlib.Path) -> None:
     """A provider counts when it ran a graph; a GPU is what nvidia-smi lists."""
     report = json.loads(edgeprune("doctor", "--json").stdout)
-    assert {"name": "CPUExecutionProvider", "works": True, "problem": ""} in report["providers"]
+    assert {"name": "CPUExecutionProvider", "works": True, "problem": "", "remedy": ""} in report["providers"]
     assert set(report["accelerators"]) == {"gpu", "cuda", "tensorrt", "tensorrt_rtx"}
     for entry in report["accelerators"].values():
         assert (entry["problem"] == "") == entry["works"] == (entry["remedy"] == "")

@@ -70,7 +70,7 @@ def test_a_missing_or_foreign_keep_is_refused(hand: pathlib.Path, tmp_path: path
     for methods in stored.values():
         methods["best"]["machine"] = "another one"
     place.write_text(json.dumps(stored))
-    assert_user_error(edgeprune(*argv, env=at(tmp_path)), "measured on another one, and this is")
+    assert_user_error(edgeprune(*argv, env=at(tmp_path)), "measured on another one, CPUExecutionProvider, and this is")
     for broken in ("{", "[]", '{"x": 1}'):
         place.write_text(broken)
         assert_user_error(edgeprune(*argv, env=at(tmp_path)), "remove it to begin again")

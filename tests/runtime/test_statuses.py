@@ -163,6 +163,7 @@ CAUSES: dict[str, tuple[str, Callable[[Place], int]]] = {
     "deadline": ("DEADLINE", lambda p: a_question_to(p, deadline_ms=100.0)),
     "a memory limit": ("OUT_OF_MEMORY", lambda p: p.open(p.bundle(), memory_limit_bytes=1000)),
     "two threads": ("BUSY", a_busy_session),
+    "a provider that is not there": ("PROVIDER", lambda p: p.open(p.bundle(), provider=b"cuda")),
 }
 #: whose causes need a process of their own; the tests below.
 ELSEWHERE = {"INTERNAL"}
