@@ -90,7 +90,7 @@ clean:  ## remove what the build made, the virtual environment included
 	rm -rf build dist out $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # Files whose tests drive native programs. Those that load the library into Python cannot be sanitized this way.
-SANITIZED_thread := tests/runtime/test_sessions_on_threads.py
+SANITIZED_thread := tests/runtime/test_sessions_on_threads.py tests/runtime/test_attention_kernel.py
 SANITIZED_address := $(SANITIZED_thread) $(addprefix tests/runtime/test_,fuzz_corpus.py kv_cache.py tokenizer.py image_files.py image.py sha256.py float16.py)
 
 CXX_FILES = $(filter-out %.inc,$(wildcard runtime/src/*.cpp runtime/src/*.h runtime/include/*.h* tests/runtime/native/*.cpp tests/runtime/native/work/*.cpp tests/runtime/abi/*.c* tests/runtime/fuzz/*.cpp tests/runtime/fuzz/*.h examples/c/*.c examples/cpp/*.cpp))

@@ -16,7 +16,7 @@ import numpy as np
 
 from edgeprune import machine
 from edgeprune.bundle import Bundle
-from edgeprune.engines import calibration, cpu_decoder, int4, precisions, quantise
+from edgeprune.engines import calibration, cpu_decoder, int4, own_attention, precisions, quantise
 from edgeprune.engines.accuracy import distance
 from edgeprune.engines.targets import Target
 from edgeprune.engines.weights import WeightFile
@@ -88,7 +88,7 @@ def build_key(bundle: Bundle, target: Target, precision: dict[str, str]) -> str:
         "options": {
             "noise_limits": {word: scheme.limits for word, scheme in SCHEMES.items()},
             "int4_block": int4.BLOCK,
-            "decoder_revision": 1,
+            "decoder_revision": 2,
             "step_activations": int4.INTEGER_ACTIVATIONS,
             "tolerance": [TOLERANCES[f"{role}_{word}"] for role in _ROLES.values() for word in SCHEMES],
         },
@@ -161,7 +161,7 @@ def _graphs(
     made: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(dir=job.writer.path) as folder:
         decoder, cache = _decoder(job, precision["decoder"], Path(folder))
-        rows += [decoder.row] if decoder is not None and decoder.row is not None else []
+        rows += decoder.rows if decoder is not None else ()
         _write(job, precision, decoder, (written, rows, made))
     return to_json(written), rows, made, cache
 
@@ -174,7 +174,13 @@ def _decoder(job: Job, word: str, folder: Path) -> tuple[cpu_decoder.Decoder | N
     if decoder.reason:
         job.say(f"the cache is not written in place: {decoder.reason}")
         return decoder, {"kind": "growing", "reason": decoder.reason}
-    return decoder, {"kind": "fixed"}
+    return decoder, {"kind": "fixed", **_attention(decoder)}
+
+
+def _attention(decoder: cpu_decoder.Decoder) -> dict[str, str]:
+    if decoder.attention:
+        return {"attention": "standard operators", "reason": decoder.attention}
+    return {"attention": f"{own_attention.DOMAIN}:{own_attention.OPERATOR}"}
 
 
 def _write(
@@ -224,6 +230,7 @@ def _quantised(
     for limit in scheme.limits:
         fp32 = sorted(node for node, value in noise.items() if value > limit or node in fixed)
         model = scheme.quantise(form.path if form else source, fp32, source.parent)
+        model = form.finished(model) if form else model
         away = distance(_trial(job, model, made.name, form.feeds if form else feeds, output), wanted)
         kept = len(noise) - len(fp32)
         job.say(f"{made.name}: {kept} of {len(noise)} products in {word}, 1 - cosine of {role} {away:.2g}")

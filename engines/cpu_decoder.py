@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import onnx
 
 from edgeprune.bundle import Bundle
-from edgeprune.engines import in_place, quantise
+from edgeprune.engines import in_place, own_attention, quantise
 from edgeprune.engines.accuracy import relative
 from edgeprune.errors import CheckFailed
 from edgeprune.manifest import Graph, ParityRow
@@ -28,15 +29,22 @@ class Decoder:
         path: the graph; its weights are those of the canonical one, and lie there.
         graph: how the manifest describes it.
         feeds: a prefill with an empty cache.
-        row: how far it lies from the canonical graph; None where it is that.
+        rows: how far it lies from the canonical graph, with standard operators and with our own; none where it is that.
         reason: why it is that; else empty.
+        attention: why its attention stays in standard operators; empty: `finished` gives it our own.
     """
 
     path: Path
     graph: Graph
     feeds: dict[str, Array]
-    row: ParityRow | None = None
+    rows: tuple[ParityRow, ...] = ()
     reason: str = ""
+    attention: str = ""
+
+    def finished(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """The graph in its precision with the last step done, which the tools of quantisation would not understand."""
+        assert self.graph.kv is not None
+        return model if self.attention else own_attention.rewrite(model, self.graph.kv.layers)
 
 
 def prepare(bundle: Bundle, feeds: dict[str, Array], folder: Path) -> Decoder:
@@ -52,15 +60,17 @@ def prepare(bundle: Bundle, feeds: dict[str, Array], folder: Path) -> Decoder:
     try:
         made = in_place.rewrite(onnx.load(source, load_external_data=False), graph.kv)
     except in_place.NotMatched as reason:
-        return Decoder(source, graph, feeds, reason=str(reason))
+        return Decoder(source, graph, feeds, reason=str(reason), attention=str(reason))
     described = in_place.described(graph)
     given = with_room(described, feeds)
-    # Links to the weights stand beside the graph for onnxruntime and go again: onnx reads no file that has several.
-    with tempfile.TemporaryDirectory(dir=folder) as beside:
-        path = quantise.linked(made, source.parent, Path(beside))
-        row = _compared(source, feeds, path, given, _name(graph, "logits"))
+    compare = functools.partial(_compared, source, feeds, given=given, logits=_name(graph, "logits"), folder=folder)
+    rows, attention = [compare(made, "in place")], ""
+    try:
+        rows.append(compare(own_attention.rewrite(made, graph.kv.layers), "own attention"))
+    except in_place.NotMatched as reason:
+        attention = str(reason)
     onnx.save(made, folder / source.name)
-    return Decoder(folder / source.name, described, given, row)
+    return Decoder(folder / source.name, described, given, tuple(rows), attention=attention)
 
 
 def with_room(graph: Graph, feeds: dict[str, Array]) -> dict[str, Array]:
@@ -74,12 +84,18 @@ def with_room(graph: Graph, feeds: dict[str, Array]) -> dict[str, Array]:
     return given
 
 
-def _compared(source: Path, feeds: dict[str, Array], path: Path, given: dict[str, Array], logits: str) -> ParityRow:
-    (wanted,), (found,) = quantise.run(source, feeds, [logits]), quantise.run(path, given, [logits])
+def _compared(
+    source: Path, feeds: dict[str, Array], model: onnx.ModelProto, form: str, *,
+    given: dict[str, Array], logits: str, folder: Path,
+) -> ParityRow:  # fmt: skip
+    # Links to the weights stand beside the graph for onnxruntime and go again: onnx reads no file that has several.
+    with tempfile.TemporaryDirectory(dir=folder) as beside:
+        path = quantise.linked(model, source.parent, Path(beside))
+        (wanted,), (found,) = quantise.run(source, feeds, [logits]), quantise.run(path, given, [logits])
     value, tolerance = relative(found, wanted), TOLERANCES["logits_in_place"]
     if value > tolerance:
-        raise CheckFailed(f"{source.name} with its cache in place: logits differ by {value:.2g} of the largest.")
-    return ParityRow("decoder/in place, fp32", "max difference of logits, relative", value, tolerance, True)
+        raise CheckFailed(f"{source.name}, {form}: logits differ by {value:.2g} of the largest; nothing was changed.")
+    return ParityRow(f"decoder/{form}, fp32", "max difference of logits, relative", value, tolerance, True)
 
 
 def _name(graph: Graph, role: str) -> str:

@@ -16,6 +16,9 @@ from typing import Any
 import numpy as np
 import onnx
 
+from edgeprune import native_library
+from edgeprune.engines import own_attention
+
 Arrays = Mapping[str, "np.ndarray[Any, Any]"]
 _PRODUCTS = ("MatMul", "Gemm")
 
@@ -94,7 +97,10 @@ def run_each(graph: Path, sets: Sequence[Arrays], names: list[str]) -> Iterator[
     """The same for one set of feeds after the other; the graph is loaded once."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    if own_attention.used_by(onnx.load(graph, load_external_data=False)):
+        options.register_custom_ops_library(str(native_library.path()))
+    session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     for feeds in sets:
         yield session.run(names, dict(feeds)) if names else []
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import importlib.metadata
 import importlib.util
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeprune import native_library
 from edgeprune.errors import DependencyError, NativeError
 from edgeprune.runtime import _abi
 
-LIBRARY_VARIABLE = "EDGEPRUNE_LIB"
 ONNXRUNTIME_VARIABLE = "EDGEPRUNE_ORT_LIB"
 _LOADER_NAMES = ("libonnxruntime.so.1", "libonnxruntime.so")
 #: what onnxruntime's CUDA and TensorRT providers load, each behind what it needs itself.
@@ -88,14 +86,7 @@ class Handle:
 @functools.cache
 def load() -> Library:
     """The process's libedgeprune. DependencyError names every place tried."""
-    tried = []
-    for path in _library_places():
-        if not path.is_file():
-            tried.append(f"{path} (not there)")
-            continue
-        return _open(path)
-    raise DependencyError(f"libedgeprune.so was not found: tried {', '.join(tried)}; run `make native`, "
-                          f"reinstall edgeprune, or point {LIBRARY_VARIABLE} at the file.")  # fmt: skip
+    return _open(native_library.path())
 
 
 def _open(path: Path) -> Library:
@@ -109,21 +100,6 @@ def _open(path: Path) -> Library:
         raise DependencyError(f"{path} has ABI {version}, but this package needs {_abi.ABI_VERSION}: install both from "
                               "one version of edgeprune.")  # fmt: skip
     return Library(path, calls.ep_version().decode(), calls)
-
-
-def _library_places() -> Iterator[Path]:
-    """A place that was named is the only one; else the installed package, else the build folder of a source tree."""
-    named = os.environ.get(LIBRARY_VARIABLE)
-    if named:
-        yield Path(named)
-        return
-    try:
-        distribution = importlib.metadata.distribution("edgeprune")
-    except importlib.metadata.PackageNotFoundError:
-        pass
-    else:
-        yield Path(str(distribution.locate_file("edgeprune/lib/libedgeprune.so")))
-    yield Path(__file__).resolve().parents[1] / "build" / "native" / "libedgeprune.so"
 
 
 def onnxruntime_candidates() -> list[str]:

@@ -54,7 +54,8 @@ def _convolution(inputs: tuple[Shape, ...], outputs: tuple[Shape, ...]) -> int:
 def _attention(inputs: tuple[Shape, ...], outputs: tuple[Shape, ...]) -> int:
     """Queries (B,S,D) or (B,H,S,d), keys with L rows: products with keys and with values, masked ones included.
 
-    A cache that is an output has as many rows as were read; else the keys themselves.
+    A cache that is an output has as many rows as were read, or places, of which the free ones count as well; else the
+    keys themselves.
     """
     caches = [shape for shape in outputs[1:] if len(shape) == 4]
     keys = caches[0] if caches else inputs[1]
@@ -68,5 +69,5 @@ _COUNTS: dict[str, Count] = {
                      "QLinearMatMul"), _matmul),
     **dict.fromkeys(("Gemm", "FusedGemm", "QGemm", "FusedMatMul"), _transposable),
     **dict.fromkeys(("Conv", "FusedConv", "ConvInteger", "QLinearConv"), _convolution),
-    **dict.fromkeys(("MultiHeadAttention", "GroupQueryAttention", "Attention"), _attention),
+    **dict.fromkeys(("MultiHeadAttention", "GroupQueryAttention", "Attention", "CachedAttention"), _attention),
 }  # fmt: skip

@@ -27,7 +27,7 @@ FLOAT16 = onnx.TensorProto.FLOAT16
 
 
 @dataclass(frozen=True)
-class _Match:
+class Match:
     """q (B,H,T,d), keys and values (B,Hkv,S,d), `visible` (B,T,S) bool; `swapped`: keys lie as (B,S,Hkv,d)."""
 
     query: str
@@ -45,7 +45,7 @@ def change(model: onnx.ModelProto, kind: int = FLOAT16) -> int:
     graph, kinds, made = Graph(model.graph), value_types(model), set[str]()
     replaced: dict[str, list[Node]] = {}
     for node in model.graph.node:
-        found = _match(graph, node)
+        found = match(graph, node)
         if found is not None and {kinds.get(name) for name in (found.query, found.keys, found.values)} == {kind}:
             replaced[found.last.output[0]] = _nodes(found, made)
     if any("attention_mask_" in name for name in made):
@@ -54,7 +54,7 @@ def change(model: onnx.ModelProto, kind: int = FLOAT16) -> int:
     return len(replaced)
 
 
-def _nodes(found: _Match, made: set[str]) -> list[Node]:
+def _nodes(found: Match, made: set[str]) -> list[Node]:
     """What takes the place of the last node; values in `made` are there already."""
     nodes, inputs = [], [found.query, found.keys, found.values]
     if found.swapped:
@@ -71,7 +71,7 @@ def _nodes(found: _Match, made: set[str]) -> list[Node]:
     return [*nodes, helper.make_node("Attention", inputs, list(found.last.output), name=name, scale=found.scale)]
 
 
-def _match(graph: Graph, last: Node) -> _Match | None:
+def match(graph: Graph, last: Node) -> Match | None:
     """From the product with the values upwards; `last` is that product, or the Reshape that unstacks a group."""
     if last.op_type not in ("MatMul", "Reshape"):
         return None
@@ -98,7 +98,7 @@ def _match(graph: Graph, last: Node) -> _Match | None:
             return None
         query = grouped.input[0]
     swapped = swaps[tuple(ints(turned, "perm"))]
-    return _Match(query, turned.input[0], mixed.input[1], parts[0][0], swapped, visible, last, softmax)
+    return Match(query, turned.input[0], mixed.input[1], parts[0][0], swapped, visible, last, softmax)
 
 
 def _private(graph: Graph, mixed: Node, softmax: Node) -> bool:

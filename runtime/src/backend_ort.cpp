@@ -194,6 +194,7 @@ public:
         const Owned<ort::SessionOptions> options(raw, api_.release_session_options);
         check(api_, api_.set_optimisation(raw, ort::kOptimiseAll));
         check(api_, api_.set_log_severity(raw, log_level()));
+        check(api_, api_.add_custom_domain(raw, library_.operators));
         set_threading(raw, chosen.threading);
         if (chosen.map_weights) check(api_, api_.add_session_config(raw, "session.disable_prepacking", "1"));
         if (!chosen.profile_prefix.empty()) check(api_, api_.enable_profiling(raw, chosen.profile_prefix.c_str()));

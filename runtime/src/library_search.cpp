@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "attention_op.h"
 #include "error.h"
 #include "log.h"
 #include "ort_provider_api.h"
@@ -76,16 +77,21 @@ std::string mapped_path(const void* symbol, const std::string& asked) {
     return dladdr(symbol, &info) != 0 && info.dli_fname != nullptr ? info.dli_fname : asked;
 }
 
-ort::Env* create_env(const ort::Api& api) {
+// Its environment and our operators.
+void start(OrtLibrary& library) {
+    const ort::Api& api = library.api;
     ort::Env* env = nullptr;
-    ort::Status* status = api.create_env_with_logger(forward_log, nullptr, log_level(), "edgeprune", &env);
+    ort::Status* status = own_operators(library.table, &library.operators);
+    if (status == nullptr) {
+        status = api.create_env_with_logger(forward_log, nullptr, log_level(), "edgeprune", &env);
+    }
     if (status == nullptr) status = api.disable_telemetry(env);
     if (status != nullptr) {
         const std::string text = api.error_message(status);
         api.release_status(status);
         throw Error(EP_ERROR_BACKEND, "onnxruntime could not start: " + text);
     }
-    return env;
+    library.env = env;
 }
 
 // Libraries by loader handle: the loader gives the same handle for the same file.
@@ -144,7 +150,7 @@ const OrtLibrary& load(const std::string& path, Version least) {
     OrtLibrary& library = registered(std::move(handle), *base, mapped_path(symbol, path));
     if (library.env == nullptr) {
         log(EP_LOG_INFO, "onnxruntime " + library.version + " from " + library.path);
-        library.env = create_env(library.api);
+        start(library);
     }
     return library;
 }

@@ -24,6 +24,7 @@ struct OrtLibrary {
     const ort::Slot* table = nullptr;            // what `api` reads
     const ort::Slot* placement_table = nullptr;  // the same of its version 24; null: the library is older
     ort::Env* env = nullptr;                     // the process's only one for this library
+    ort::CustomOpDomain* operators = nullptr;    // ours, for every session
 };
 
 // Opens `option` when it is not empty, else EDGEPRUNE_ORT_LIB when it is set, else the loader's libonnxruntime.so.1 and

@@ -20,6 +20,7 @@ struct TypeInfo;
 struct TensorInfo;
 struct Allocator;
 struct MemoryInfo;
+struct CustomOpDomain;
 
 constexpr uint32_t kApiVersion = 17;
 
@@ -63,6 +64,7 @@ public:
           set_log_severity(entry<Call<SessionOptions*, int32_t>>(table, 22)),
           set_optimisation(entry<Call<SessionOptions*, int32_t>>(table, 23)),
           set_intra_op_threads(entry<Call<SessionOptions*, int32_t>>(table, 24)),
+          add_custom_domain(entry<Call<SessionOptions*, CustomOpDomain*>>(table, 28)),
           input_count(entry<Call<const Session*, size_t*>>(table, 30)),
           output_count(entry<Call<const Session*, size_t*>>(table, 31)),
           input_type(entry<Call<const Session*, size_t, TypeInfo**>>(table, 33)),
@@ -106,6 +108,7 @@ public:
     Call<SessionOptions*, int32_t> set_log_severity;
     Call<SessionOptions*, int32_t> set_optimisation;
     Call<SessionOptions*, int32_t> set_intra_op_threads;
+    Call<SessionOptions*, CustomOpDomain*> add_custom_domain;
     Call<const Session*, size_t*> input_count;
     Call<const Session*, size_t*> output_count;
     Call<const Session*, size_t, TypeInfo**> input_type;

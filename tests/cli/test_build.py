@@ -91,6 +91,7 @@ def test_int4_holds_blocks_that_standard_operators_unpack(tiny_bundle: pathlib.P
         **{f"vision/{name}": TOLERANCES["visual_embeds_int8"] for name in variant["graphs"]["vision"]},
         "decoder/decoder": TOLERANCES["logits_int4"],
         "decoder/in place, fp32": TOLERANCES["logits_in_place"],
+        "decoder/own attention, fp32": TOLERANCES["logits_in_place"],
     }
     assert json.loads((copy / variant["build"]).read_text())["min_onnxruntime"] == "1.18"
     path = copy / variant["graphs"]["decoder"]["file"]
@@ -120,8 +121,9 @@ def test_int8_and_int4_decoders_share_a_cache_written_in_place(
         assert {tensor["shape"][2] for tensor in graph["inputs"] if tensor["role"].startswith("past_")} == {"C"}
     assert "MatMulInteger" in operators[0]
     assert "MatMulNBits" in operators[1]
-    assert all("ScatterND" in found for found in operators)
-    assert json.loads((copy / variant["build"]).read_text())["cache"] == {"kind": "fixed"}
+    assert all("CachedAttention" in found and "ScatterND" not in found for found in operators)
+    cache = json.loads((copy / variant["build"]).read_text())["cache"]
+    assert cache == {"kind": "fixed", "attention": "edgeprune:CachedAttention"}
     stages = {row["stage"]: row for row in variant["parity"]}
     assert stages["decoder/in place, fp32"]["tolerance"] == TOLERANCES["logits_in_place"]
     assert stages["decoder/step"]["tolerance"] == TOLERANCES["logits_int4"]
@@ -141,8 +143,8 @@ def test_int8_and_int4_decoders_share_a_cache_written_in_place(
 
 
 def assert_blocks(model: onnx.ModelProto, canonical: onnx.ModelProto) -> None:
-    """Standard operators of opset 21; each int4 weight is its fp32 one within half a step of its block of 32."""
-    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 21)]
+    """Opset 21, and our attention; each int4 weight is its fp32 one within half a step of its block of 32."""
+    assert {(entry.domain, entry.version) for entry in model.opset_import} == {("", 21), ("edgeprune", 1)}
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     exact = [onnx.numpy_helper.to_array(tensor) for tensor in canonical.graph.initializer]
     unpacked = [node for node in model.graph.node if node.op_type == "DequantizeLinear"]

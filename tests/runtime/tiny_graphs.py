@@ -37,7 +37,7 @@ class Options:
         slow: stage (vision, decoder) -> loop iterations that cost time and change nothing; "prefill": per 32 new
             positions of a decoder run, so that short runs have none.
         context_length: of the manifest.
-        cache: kind of the KV cache; "fixed" writes in place.
+        cache: kind of the KV cache; "fixed" writes in place, in float32 the last layer by the library's own operator.
     """
 
     half: bool = False
@@ -162,7 +162,8 @@ class _Builder:
         graph = helper.make_graph(
             self.nodes, "tiny", [_info(s) for s in inputs], [_info(s) for s in outputs], self.initializers
         )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
+        domains = [helper.make_opsetid("", OPSET), helper.make_opsetid("edgeprune", 1)]
+        model = helper.make_model(graph, opset_imports=domains, ir_version=9)
         onnx.checker.check_model(model)
         return model
 
@@ -236,11 +237,17 @@ def decoder(options: Options) -> tuple[onnx.ModelProto, list[Any], list[Any]]:
             outputs.append(present)
             if options.cache == "fixed":
                 past["shape"][2] = present["shape"][2] = "C"
+            if _own(options, layer):
+                continue
+            if options.cache == "fixed":
                 b.op("ScatterND", past["name"], _places(b), new, output=present["name"])
             else:
                 b.op("Concat", past["name"], new, axis=2, output=present["name"])
-        values = b.op("Cast", f"t_present_value_{layer}", to=TensorProto.FLOAT)
-        mean = b.op("ReduceSum", b.op("Mul", values, weight), b.constant([2]), keepdims=1)
+        if _own(options, layer):
+            mean = _own_mean(b, new, layer)
+        else:
+            values = b.op("Cast", f"t_present_value_{layer}", to=TensorProto.FLOAT)
+            mean = b.op("ReduceSum", b.op("Mul", values, weight), b.constant([2]), keepdims=1)
         total = mean if total is None else b.op("Add", total, mean)
     assert total is not None
     joined = b.op("Reshape", b.op("Transpose", total, perm=[0, 2, 1, 3]), b.constant([1, 1, WIDTH]))
@@ -254,6 +261,19 @@ def decoder(options: Options) -> tuple[onnx.ModelProto, list[Any], list[Any]]:
     if options.cache == "fixed":
         del inputs[2]
     return b.model(inputs, outputs), inputs, outputs
+
+
+def _own(options: Options, layer: int) -> bool:
+    return options.cache == "fixed" and not options.half and layer == LAYERS - 1
+
+
+def _own_mean(b: _Builder, new: str, layer: int) -> str:
+    """Attention whose logits are all 0 weighs what the last query sees alike."""
+    mixed, *presents = f"mixed{layer}", f"t_present_key_{layer}", f"t_present_value_{layer}"
+    pasts = [f"t_past_{part}_{layer}" for part in ("key", "value")]
+    b.nodes.append(helper.make_node("CachedAttention", [new, new, new, *pasts, "t_position_ids"], [mixed, *presents],
+                                    domain="edgeprune", scale=0.0))  # fmt: skip
+    return b.op("Slice", mixed, b.constant([-1]), b.constant([2**31]), b.constant([2]))
 
 
 def _seen(b: _Builder) -> str:

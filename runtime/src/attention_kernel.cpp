@@ -1,0 +1,158 @@
+#include "attention_kernel.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace edgeprune::attention {
+namespace {
+
+constexpr int64_t kRows = 8;          // of queries in a block: lanes of a vector
+constexpr int64_t kTile = 64;         // places whose keys and values stay in the first cache level
+constexpr int64_t kGroup = 4;         // blocks of one task; they share what is read of the cache
+constexpr int64_t kTasksWanted = 16;  // enough for several threads to end at the same time
+constexpr float kNothingSeen = -1e30F;
+constexpr float kHidden = -3e38F;
+
+// Eight rows of queries and what they have found so far.
+struct Block {
+    const float* query;     // (d,8), scaled; of a row that is alone (d)
+    const int32_t* limits;  // (8) places seen
+    int64_t seen_by_all;    // the least of them
+    int64_t rows;           // that are no padding
+    float* sums;            // (8,d)
+    float* state;           // (rows,2)
+};
+
+namespace portable {
+#define EDGEPRUNE_TARGET
+#include "attention_body.h"
+#undef EDGEPRUNE_TARGET
+}  // namespace portable
+
+#if defined(__x86_64__)
+namespace avx2 {
+#define EDGEPRUNE_TARGET __attribute__((target("avx2,fma")))
+#include "attention_body.h"
+#undef EDGEPRUNE_TARGET
+}  // namespace avx2
+
+bool has_avx2() noexcept {
+    static const bool has = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    return has;
+}
+#endif
+
+using RunBlock = void (*)(const Block&, const float*, const float*, int64_t, int64_t, int64_t);
+
+RunBlock run_block(bool single, [[maybe_unused]] bool portable_only) noexcept {
+#if defined(__x86_64__)
+    if (!portable_only && has_avx2()) return single ? avx2::run_row : avx2::run_block;
+#endif
+    return single ? portable::run_row : portable::run_block;
+}
+
+int64_t ceiling(int64_t value, int64_t step) noexcept {
+    return (value + step - 1) / step;
+}
+
+}  // namespace
+
+Plan::Plan(const Problem& problem, bool portable)
+    : problem_(problem), portable_(portable), share_(problem.heads / problem.kv_heads), rows_(share_ * problem.fresh) {
+    const int64_t* const last = problem.positions + problem.batch * problem.fresh;
+    longest_ = last == problem.positions ? 0 : *std::max_element(problem.positions, last) + 1;
+    blocks_ = ceiling(rows_, kRows);
+    groups_ = ceiling(blocks_, kGroup);
+    const int64_t whole = std::max<int64_t>(1, problem.batch * problem.kv_heads * groups_);
+    const int64_t place_steps = ceiling(ceiling(longest_, ceiling(kTasksWanted, whole)), kTile);
+    chunk_ = std::max<int64_t>(2, place_steps) * kTile;
+    chunks_ = std::max<int64_t>(1, ceiling(longest_, chunk_));
+    const size_t row_blocks = static_cast<size_t>(problem.batch * problem.kv_heads * blocks_ * kRows);
+    queries_.resize(row_blocks * static_cast<size_t>(problem.width));
+    sums_.resize(row_blocks * static_cast<size_t>(chunks_ * problem.width));
+    state_.resize(row_blocks * static_cast<size_t>(chunks_ * 2));
+    limits_.resize(static_cast<size_t>(problem.batch * blocks_ * kRows));
+    pack();
+}
+
+// The rows that fill up the last block repeat the last row. A row that is alone lies there by itself.
+void Plan::pack() noexcept {
+    const Problem& p = problem_;
+    float* packed = queries_.data();
+    for (int64_t batch = 0; batch < p.batch; ++batch) {
+        for (int64_t kv_head = 0; kv_head < p.kv_heads; ++kv_head) {
+            for (int64_t padded = 0; padded < blocks_ * kRows; ++padded) {
+                const int64_t row = std::min(padded, rows_ - 1);
+                const int64_t fresh = row / share_;
+                const float* query = p.query + ((batch * p.heads + head_of(kv_head, row)) * p.fresh + fresh) * p.width;
+                const int64_t step = rows_ == 1 ? 1 : kRows;
+                float* lane = packed + padded / kRows * kRows * p.width + padded % step;
+                for (int64_t i = 0; i < p.width; ++i) lane[i * step] = query[i] * p.scale;
+                limits_[static_cast<size_t>(batch * blocks_ * kRows + padded)] =
+                    static_cast<int32_t>(p.positions[batch * p.fresh + fresh] + 1);
+            }
+            packed += blocks_ * kRows * p.width;
+        }
+    }
+}
+
+bool Plan::small() const {
+    constexpr int64_t kProducts = 1 << 18;
+    return problem_.batch * problem_.kv_heads * blocks_ * kRows * longest_ * problem_.width < kProducts;
+}
+
+void Plan::run(size_t task) noexcept {
+    const Problem& p = problem_;
+    auto rest = static_cast<int64_t>(task);
+    const int64_t chunk = rest % chunks_;
+    const int64_t group = (rest /= chunks_) % groups_;
+    const int64_t head = rest / groups_, batch = head / p.kv_heads;  // head: of all batches
+    const float* const keys = p.keys + head * p.capacity * p.width;
+    const float* const values = p.values + head * p.capacity * p.width;
+    for (int64_t index = group * kGroup; index < std::min(blocks_, (group + 1) * kGroup); ++index) {
+        const int32_t* const limits = limits_.data() + (batch * blocks_ + index) * kRows;
+        const auto [least, most] = std::minmax_element(limits, limits + kRows);
+        const int64_t slot = (head * blocks_ + index) * chunks_ + chunk;
+        const Block block{queries_.data() + (head * blocks_ + index) * kRows * p.width,
+                          limits,
+                          *least,
+                          std::min(kRows, rows_ - index * kRows),
+                          sums_.data() + slot * kRows * p.width,
+                          state_.data() + slot * kRows * 2};
+        const int64_t begin = chunk * chunk_, end = std::min<int64_t>(begin + chunk_, *most);
+        run_block(rows_ == 1, portable_)(block, keys, values, begin, end, p.width);
+        if (chunks_ > 1) continue;
+        for (int64_t row = 0; row < block.rows; ++row) {
+            write(batch, head % p.kv_heads, index * kRows + row, block.sums + row * p.width, block.state[2 * row + 1]);
+        }
+    }
+}
+
+void Plan::write(int64_t batch, int64_t kv_head, int64_t row, const float* sums, float total) noexcept {
+    const Problem& p = problem_;
+    float* const to = p.mixed + ((batch * p.heads + head_of(kv_head, row)) * p.fresh + row / share_) * p.width;
+    for (int64_t i = 0; i < p.width; ++i) to[i] = sums[i] / total;
+}
+
+void Plan::finish() noexcept {
+    if (chunks_ == 1) return;
+    const int64_t width = problem_.width;
+    for (int64_t head = 0; head < problem_.batch * problem_.kv_heads; ++head) {
+        for (int64_t row = 0; row < rows_; ++row) {
+            const int64_t slot = (head * blocks_ + row / kRows) * chunks_ * kRows + row % kRows;
+            float* const sums = sums_.data() + slot * width;  // of the first chunk; the others are added to it
+            const float* const state = state_.data() + slot * 2;
+            float largest = state[0], total = 0;
+            for (int64_t chunk = 1; chunk < chunks_; ++chunk) largest = std::max(largest, state[chunk * kRows * 2]);
+            for (int64_t chunk = 0; chunk < chunks_; ++chunk) {
+                const float factor = std::exp(state[chunk * kRows * 2] - largest);
+                const float* const part = sums + chunk * kRows * width;
+                total += factor * state[chunk * kRows * 2 + 1];
+                for (int64_t i = 0; i < width; ++i) sums[i] = (chunk == 0 ? 0 : sums[i]) + factor * part[i];
+            }
+            write(head / problem_.kv_heads, head % problem_.kv_heads, row, sums, total);
+        }
+    }
+}
+
+}  // namespace edgeprune::attention

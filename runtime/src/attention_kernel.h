@@ -1,0 +1,50 @@
+// Attention over a key-value cache of fixed capacity, on one processor core per task; no onnxruntime in here.
+// Each key and value is read once for all query heads of its group. B batch, H query heads, G = H / Hkv, T new
+// tokens, C places of the cache, d head width.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace edgeprune::attention {
+
+struct Problem {
+    int64_t batch, heads, kv_heads, fresh, capacity, width;  // B, H, Hkv, T, C, d
+    float scale;                                             // of the logits
+    const float* query;                                      // (B,H,T,d)
+    const float* keys;                                       // (B,Hkv,C,d)
+    const float* values;                                     // (B,Hkv,C,d)
+    const int64_t* positions;                                // (B,T), each in [0, C): its own place, the last it sees
+    float* mixed;                                            // (B,H,T,d), written
+};
+
+// The work cut into tasks of (batch, key head, rows of queries, places of the cache). Any thread may run any task,
+// each once; finish() comes after the last. May throw std::bad_alloc in the constructor only.
+class Plan {
+public:
+    // portable: without the instructions that are chosen at run time, as on a processor that lacks them.
+    explicit Plan(const Problem& problem, bool portable = false);
+    size_t tasks() const { return static_cast<size_t>(problem_.batch * problem_.kv_heads * groups_ * chunks_); }
+    // Whether one thread is done before it has woken a second one.
+    bool small() const;
+    void run(size_t task) noexcept;
+    // Joins what the tasks found in their chunks.
+    void finish() noexcept;
+
+private:
+    void pack() noexcept;
+    void write(int64_t batch, int64_t kv_head, int64_t row, const float* sums, float total) noexcept;
+    int64_t head_of(int64_t kv_head, int64_t row) const noexcept { return kv_head * share_ + row % share_; }
+
+    Problem problem_;
+    bool portable_;
+    int64_t share_, rows_, longest_;   // G; rows G*T of a key head, (t,g) in this order; places seen by any
+    int64_t blocks_, groups_;          // of 8 rows; groups of blocks, one per task
+    int64_t chunks_, chunk_;           // of places; places in each
+    std::vector<float> queries_;       // (B,Hkv,blocks,d,8), scaled
+    std::vector<float> sums_, state_;  // (B,Hkv,blocks,chunks,8,d or 2): weighted values; largest logit, sum of weights
+    std::vector<int32_t> limits_;      // (B,blocks,8) places seen
+};
+
+}  // namespace edgeprune::attention
