@@ -11,6 +11,7 @@ import json
 import pathlib
 import platform
 import statistics
+import sys
 import time
 
 import edgeprune
@@ -47,11 +48,18 @@ def run(bundle: pathlib.Path, trials: int) -> dict[str, object]:
     }
 
 
+def needs(bundle: pathlib.Path, trials: int) -> str:
+    """What a run takes, before it takes it."""
+    made = "made already" if bundle.exists() else "made first, a minute or two"
+    return f"needs the demo bundle ({bundle}, {made}), 2 GB of memory and a quiet machine; {trials} rounds, a minute"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", type=pathlib.Path, default=REPO / "out" / "demo" / "demo-keep0.1.bundle")
     parser.add_argument("--trials", type=int, default=20)
     args = parser.parse_args()
+    print(needs(args.bundle, args.trials), file=sys.stderr)
     if not args.bundle.exists():
         from edgeprune.export.pipeline import export
         from edgeprune.recipe import ExportRecipe

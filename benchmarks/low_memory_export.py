@@ -68,8 +68,8 @@ def memory_group(limit: int) -> Iterator[MemoryGroup | None]:
         group.folder.rmdir()
 
 
-def run_limited(command: list[str], limit: int) -> dict[str, Any]:
-    """Runs a command; its peak anonymous memory, polled, and the group's own peak.
+def run_limited(command: list[str], limit: int, work: pathlib.Path) -> dict[str, Any]:
+    """Runs a command; its peak anonymous memory and the most disk below `work`, both polled, and the group's own peak.
 
     Raises:
         SystemExit: it failed, or went over the limit.
@@ -77,9 +77,10 @@ def run_limited(command: list[str], limit: int) -> dict[str, Any]:
     with memory_group(limit) as group:
         begun = time.monotonic()
         process = subprocess.Popen(command, preexec_fn=group.enter if group else None)
-        peak = 0
+        peak = disk = 0
         while process.poll() is None:
             peak = max(peak, anonymous_bytes(process.pid))
+            disk = max(disk, disk_bytes(work))
             if peak > limit:
                 process.send_signal(signal.SIGKILL)
             time.sleep(POLL_S)
@@ -90,6 +91,7 @@ def run_limited(command: list[str], limit: int) -> dict[str, Any]:
             "seconds": round(took, 1),
             "peak_anonymous_bytes": peak,
             "cgroup_peak_bytes": group.peak() if group else None,
+            "peak_disk_bytes": max(disk, disk_bytes(work)),
         }
     if process.returncode:
         raise SystemExit(f"the export ended with {process.returncode} after {took:.0f} s, peak {peak / 2**30:.2f} GiB")
@@ -104,6 +106,16 @@ def anonymous_bytes(pid: int) -> int:
         return 0
     found = [line.split()[1] for line in status.splitlines() if line.startswith("RssAnon:")]
     return int(found[0]) << 10 if found else 0
+
+
+def disk_bytes(folder: pathlib.Path) -> int:
+    """Disk that the files below a folder take, unfinished and hidden ones too; holes take none."""
+    taken = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):  # renamed or removed meanwhile
+                taken += 512 * os.lstat(os.path.join(place, name)).st_blocks
+    return taken
 
 
 def sampled(made: dict[str, Any], count: int) -> list[str]:
@@ -166,7 +178,7 @@ def measure(work: pathlib.Path, decoder_layers: int | None, vision_layers: int |
     source, bundle = work / "checkpoint", work / "checkpoint-keep0.1.bundle"
     weights = sharded_checkpoint.write(source, made, "llava15")
     options = ["--model", str(source), "--keep", "0.1", "--dtype", "fp16", "-o", str(bundle)]
-    run = run_limited([*COMMAND, "export", *options], limit)
+    run = run_limited([*COMMAND, "export", *options], limit, work)
     manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
     return {
         "decoder_layers": made["text_config"]["num_hidden_layers"],

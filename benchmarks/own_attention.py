@@ -25,8 +25,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeprune import machine, native_library
 from edgeprune.bundle import Bundle
-from edgeprune.engines import in_place, int4, own_attention, quantise
-from edgeprune.engines.weights import WeightFile
+from edgeprune.engines import in_place, int4, one_by_one, own_attention, quantise
+from edgeprune.engines.weights import WeightFile, all_inside
 
 HEADS, WIDTH, LAYERS, ROOM = 32, 64, 4, 64
 #: (key heads, new tokens, tokens before them)
@@ -185,8 +185,10 @@ def decoders(bundle: Bundle, folder: pathlib.Path) -> dict[str, pathlib.Path]:
     plain = folder / "plain.onnx"
     onnx.save(in_place.rewrite(onnx.load(source, load_external_data=False), graph.kv), plain)
     made = {}
-    for word, change in (("int8", quantise.quantise), ("int4", int4.quantise_step)):
-        model = change(plain, [], source.parent)
+    for word, change in (("int8", quantise.integer), ("int4", int4.step)):
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            products = one_by_one.Products(plain, source.parent, pathlib.Path(scratch), change)
+            model = all_inside(products.model([]), products.folder)
         own = own_attention.rewrite(model, graph.kv.layers)
         for form, each in (("standard", model), ("own", own)):
             made[f"{word} {form}"] = folder / f"{word}-{form}.onnx"

@@ -35,8 +35,9 @@ def native_program() -> Callable[[str], pathlib.Path]:
 
 
 @pytest.fixture(scope="module")
-def quiet_machine() -> Iterator[None]:
+def quiet_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Temporary files, and so the lock of sweeps, elsewhere: sweeps of others are not in the way. A short path."""
+    tmp_path_factory.getbasetemp()  # before TMPDIR changes, or the whole session's files go with this folder
     with tempfile.TemporaryDirectory(prefix="ep-") as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", folder)
         patch.setattr(tempfile, "tempdir", None)

@@ -1,4 +1,4 @@
-"""What the run needs first: the checkpoint, the bundle and its variant, the environment of OpenVINO."""
+"""What the run needs first: the checkpoint, the bundle and its variant, the environments of OpenVINO and llama.cpp."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from edgeprune.recipe import ExportRecipe
 PRECISION = "vision=int8,decoder=int8+int4"
 REPO = pathlib.Path(__file__).resolve().parents[2]
 RECIPE = REPO / "benchmarks" / "llava_1b4.toml"
-REQUIREMENTS = REPO / "requirements" / "peers-openvino.txt"
+REQUIREMENTS = REPO / "requirements"
+GGUF_FILES = REPO / "benchmarks" / "peers" / "gguf_files.py"
+#: peers that a run can do without
+OPTIONAL = ("openvino", "llamacpp")
 TEMPLATE = (
     "{% for m in messages %}{{ m['role'].upper() }}: {{ m['content'] }} {% endfor %}"
     "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
@@ -35,6 +38,17 @@ class Prepared:
     bundle: pathlib.Path
     openvino_python: pathlib.Path
     openvino_model: pathlib.Path
+    llamacpp_python: pathlib.Path
+    llamacpp_model: pathlib.Path
+
+    @classmethod
+    def below(cls, folder: pathlib.Path) -> Prepared:
+        """Where everything goes in a work folder."""
+        openvino, llamacpp = (folder / name / "bin" / "python" for name in OPTIONAL)
+        return cls(
+            folder / "checkpoint", folder / "peers.bundle", openvino, folder / "openvino-int4", llamacpp,
+            folder / "llamacpp-q4_0",
+        )  # fmt: skip
 
 
 def variant_of(precision: str) -> str:
@@ -42,12 +56,16 @@ def variant_of(precision: str) -> str:
     return precision if precision == "own" else precisions.slug("cpu", precisions.parse(precision))
 
 
-def prepare(folder: pathlib.Path, precision: str, prune: tuple[str, ...]) -> Prepared:
-    """Makes below `folder` what is missing: about 13 GB, a quarter of an hour, 20 GB of memory for the variant."""
+def prepare(
+    folder: pathlib.Path, precision: str, prune: tuple[str, ...], peers: tuple[str, ...] = OPTIONAL
+) -> Prepared:
+    """Makes below `folder` what is missing: about 15 GB, half an hour, 20 GB of memory for the variant.
+
+    Args:
+        peers: of OPTIONAL those that the run needs.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    made = Prepared(
-        folder / "checkpoint", folder / "peers.bundle", folder / "openvino" / "bin" / "python", folder / "openvino-int4"
-    )
+    made = Prepared.below(folder)
     if not (made.checkpoint / "processor_config.json").is_file():
         _checkpoint(made.checkpoint)
     if not serves(made.bundle, prune):
@@ -55,11 +73,27 @@ def prepare(folder: pathlib.Path, precision: str, prune: tuple[str, ...]) -> Pre
     if precision != "own":
         # The command itself knows a variant that still fits.
         _run(*EDGEPRUNE, "build", str(made.bundle), "--target", "cpu", "--precision", precision)
-    if not made.openvino_python.exists():
-        _openvino(made.openvino_python)
-    if not made.openvino_model.is_dir():
-        _convert(made)
+    if "openvino" in peers:
+        openvino(made)
+    if "llamacpp" in peers:
+        llamacpp(made)
     return made
+
+
+def openvino(made: Prepared) -> None:
+    """OpenVINO GenAI's environment and its int4 model."""
+    if _environment(made.openvino_python, "peers-openvino.txt"):
+        # optimum-intel asks for it; beside a CPU build of torch its import fails, and nothing here needs it.
+        _run(str(made.openvino_python), "-m", "pip", "uninstall", "--quiet", "--yes", "torchvision")
+    if not (made.openvino_model / "openvino_detokenizer.xml").is_file():
+        _convert(made)
+
+
+def llamacpp(made: Prepared) -> None:
+    """llama.cpp and its GGUF files."""
+    _environment(made.llamacpp_python, "peers-llamacpp.txt")
+    if not made.llamacpp_model.is_dir():
+        _run(str(made.llamacpp_python), str(GGUF_FILES), str(made.checkpoint), str(made.llamacpp_model))
 
 
 def serves(bundle: pathlib.Path, prune: tuple[str, ...]) -> bool:
@@ -103,11 +137,16 @@ def for_older_releases(path: pathlib.Path) -> None:
     path.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
 
-def _openvino(python: pathlib.Path) -> None:
-    _run(sys.executable, "-m", "venv", str(python.parent.parent))
-    _run(str(python), "-m", "pip", "install", "--quiet", "-r", str(REQUIREMENTS))
-    # optimum-intel asks for it; beside a CPU build of torch its import fails, and nothing here needs it.
-    _run(str(python), "-m", "pip", "uninstall", "--quiet", "--yes", "torchvision")
+def _environment(python: pathlib.Path, requirements: str) -> bool:
+    """A virtual environment; whether it was made now. One that was begun and not finished is made anew."""
+    folder = python.parent.parent
+    finished = folder / "finished"
+    if finished.exists():
+        return False
+    _run(sys.executable, "-m", "venv", "--clear", str(folder))
+    _run(str(python), "-m", "pip", "install", "--quiet", "-r", str(REQUIREMENTS / requirements))
+    finished.touch()
+    return True
 
 
 def _convert(made: Prepared) -> None:

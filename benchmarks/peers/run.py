@@ -1,12 +1,14 @@
-"""Times edgeprune, Hugging Face transformers (bf16) and OpenVINO GenAI (int4) on one checkpoint in one interleaved run.
+"""Times edgeprune, transformers (bf16), OpenVINO GenAI (int4) and llama.cpp (Q4_0) on one checkpoint, interleaved.
 
-    python -m benchmarks.peers.run [--work DIR] [--precision P] [--prune NAME]... [--trials 7]
+    python -m benchmarks.peers.run [--work DIR] [--precision P] [--prune NAME]... [--trials 7] [--without PEER]...
+        [--prepare]
 The checkpoint has the shape of CLIP ViT-L/14-336 and a Llama of 1.1 B parameters, random weights; so has the background
-scorer of its grid, none having been trained: its cost is real, its choice means nothing. Needs 13 GB of disk below DIR,
-20 GB of memory to build the variant (12 to run), and pip for the first preparation (a quarter of an hour); then about a
-minute per round. A bundle below DIR without one of the methods is exported anew.
+scorer of its grid, none having been trained: its cost is real, its choice means nothing. Needs 15 GB of disk below DIR,
+20 GB of memory to build the variant (12 to run), and pip for the first preparation (half an hour); then about a minute
+per round, three where bfloat16 is slow. A bundle below DIR without one of the methods is exported anew.
 TTFT is picture in memory to first token for all, loading excluded. Every worker has its process and its environment;
-those that wait are suspended. Writes benchmarks/results/MACHINE/DATE-peers.json; quote its ratios only.
+those that wait are suspended. Writes benchmarks/results/MACHINE/DATE-peers.json, MACHINE being processor, cores and the
+widest instruction set; quote its ratios only.
 """
 
 from __future__ import annotations
@@ -22,16 +24,18 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.peers.environment import PRECISION, REPO, Prepared, prepare, variant_of
-from benchmarks.peers.ratios import ratios
+from benchmarks.peers.environment import OPTIONAL, PRECISION, REPO, Prepared, prepare, variant_of
+from benchmarks.peers.ratios import TRIALS, ratios, tokens_per_s
 from edgeprune import machine
 
 #: the one that is timed, and the same behind a stage that leaves half of the patches out before the encoder
 METHODS = ("fastervlm", "background@0.5+fastervlm")
 HERE = pathlib.Path(__file__).resolve().parent
+#: what decides over int8 products, widest first
+WIDTHS = ("amx_int8", "avx512_vnni", "avx_vnni", "avx512f", "avx2", "i8mm", "asimddp", "asimd")
 
 
 class Worker:
@@ -75,15 +79,17 @@ class Worker:
         return message
 
 
-def commands(made: Prepared, variant: str) -> dict[str, list[str]]:
-    """Name of a peer -> the command of its worker."""
-    own, other = sys.executable, str(made.openvino_python)
-    return {
+def commands(made: Prepared, variant: str, peers: Sequence[str] = OPTIONAL) -> dict[str, list[str]]:
+    """Name of a peer -> the command of its worker; of OPTIONAL those in `peers`."""
+    own = sys.executable
+    found = {
         "edgeprune": [own, str(HERE / "edgeprune_worker.py"), str(made.bundle), variant],
         "hf": [own, str(HERE / "hf_worker.py"), str(made.checkpoint)],
-        "openvino": [other, str(HERE / "openvino_worker.py"), str(made.openvino_model)],
+        "openvino": [str(made.openvino_python), str(HERE / "openvino_worker.py"), str(made.openvino_model)],
+        "llamacpp": [str(made.llamacpp_python), str(HERE / "llamacpp_worker.py"), str(made.llamacpp_model)],
         "peak": [own, str(HERE / "peak_worker.py")],
     }
+    return {name: command for name, command in found.items() if name not in OPTIONAL or name in peers}
 
 
 def measure(workers: Sequence[Worker], trials: int) -> dict[str, list[float]]:
@@ -100,9 +106,9 @@ def measure(workers: Sequence[Worker], trials: int) -> dict[str, list[float]]:
     return dict(raw)
 
 
-def run(made: Prepared, variant: str, trials: int) -> dict[str, Any]:
+def run(made: Prepared, variant: str, trials: int, peers: Sequence[str] = OPTIONAL) -> dict[str, Any]:
     """The whole result."""
-    asked = commands(made, variant)
+    asked = commands(made, variant, peers)
     memory = json.loads(subprocess.run([*asked["edgeprune"], "--memory"], check=True, stdout=subprocess.PIPE,
                                        env={**os.environ, "PYTHONPATH": str(REPO)}).stdout)  # fmt: skip
     workers: list[Worker] = []
@@ -113,24 +119,36 @@ def run(made: Prepared, variant: str, trials: int) -> dict[str, Any]:
     finally:
         for worker in workers:
             worker.close()
+    about = {"machine": {**machine.facts(), "governor": machine.governor()}, "peers": facts, "trials": trials}
+    return {**about, **result(raw, memory)}
+
+
+def result(raw: Mapping[str, Sequence[float]], memory: Mapping[str, float]) -> dict[str, Any]:
+    """Trials, medians and ratios; `trials_ms` has the names that the goals are stated in, and no other."""
+    medians = {name: statistics.median(values) for name, values in raw.items()}
     return {
-        "machine": {**machine.facts(), "governor": machine.governor()},
-        "peers": facts,
-        "trials": trials,
-        "trials_ms": raw,
-        "medians": {name: statistics.median(values) for name, values in raw.items()},
-        "memory": memory,
-        "ratios": ratios({name: statistics.median(values) for name, values in raw.items()}, memory),
+        "trials_ms": {name: list(raw[name]) for name in TRIALS if name in raw},
+        "other_trials": {name: list(values) for name, values in raw.items() if name not in TRIALS},
+        "medians": medians,
+        "tokens_per_s": tokens_per_s(medians),
+        "memory": dict(memory),
+        "ratios": ratios(medians, memory),
     }
 
 
 def needs(work: pathlib.Path, trials: int) -> str:
     """What a run takes, before it takes it."""
-    made = "made already" if (work / "peers.bundle").is_dir() else "a quarter of an hour to make"
+    made = "made already" if (work / "peers.bundle").is_dir() else "half an hour to make"
     return (
-        f"needs 13 GB of disk below {work} ({made}), 12 GB of memory (20 to build the variant) and a quiet machine; "
-        f"{trials + 1} rounds of about a minute on two cores, the first one unrecorded"
+        f"needs 15 GB of disk below {work} ({made}), 12 GB of memory (20 to build the variant) and a quiet machine; "
+        f"{trials + 1} rounds, the first one unrecorded, of about a minute on two cores (three without AVX-512)"
     )
+
+
+def place(facts: Mapping[str, Any]) -> str:
+    """The folder of a machine's results. Processors that call themselves the same differ in their instruction sets."""
+    sets = [flag for flag in WIDTHS if flag in facts["cpu_flags"]]
+    return slug(f"{facts['processor']} {facts['cores']} cores {sets[0] if sets else ''}")
 
 
 def slug(text: str) -> str:
@@ -150,14 +168,18 @@ def main() -> None:
         "--prune", action="append", help=f"methods of the bundle, the first one is timed ({', '.join(METHODS)})"
     )
     parser.add_argument("--trials", type=int, default=7)
+    parser.add_argument("--without", action="append", default=[], choices=OPTIONAL, help="leave a peer out")
+    parser.add_argument("--prepare", action="store_true", help="make what is missing and measure nothing")
     args = parser.parse_args()
     if args.trials < 1:
         parser.error("--trials must be at least 1")
     print(needs(args.work, args.trials), file=sys.stderr)
-    made = prepare(args.work, args.precision, tuple(args.prune or METHODS))
-    found = run(made, variant_of(args.precision), args.trials)
-    facts = found["machine"]
-    folder = REPO / "benchmarks" / "results" / slug(f"{facts['processor']} {facts['cores']} cores")
+    peers = tuple(name for name in OPTIONAL if name not in args.without)
+    made = prepare(args.work, args.precision, tuple(args.prune or METHODS), peers)
+    if args.prepare:
+        return
+    found = run(made, variant_of(args.precision), args.trials, peers)
+    folder = REPO / "benchmarks" / "results" / place(found["machine"])
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{time.strftime('%Y-%m-%d')}-peers.json"
     target.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

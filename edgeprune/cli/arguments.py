@@ -12,6 +12,8 @@ from edgeprune.keep import AutoKeep, parse_auto
 from edgeprune.recipe import parse_ratio
 
 _T = TypeVar("_T")
+#: instead of a keep ratio: what `profile --save` stored
+TUNED = "tuned"
 
 
 class UsageError(UserError):
@@ -54,6 +56,11 @@ def keep(text: str) -> float:
 def keep_or_auto(text: str) -> float | AutoKeep:
     """A keep ratio, or auto:mass=...,min=...,max=..."""
     return parse_auto(text) if text.startswith("auto") else parse_ratio(text)
+
+
+def keep_auto_or_tuned(text: str) -> float | AutoKeep | str:
+    """A keep ratio, the automatic form, or TUNED."""
+    return TUNED if text == TUNED else keep_or_auto(text)
 
 
 def keeps(text: str) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,6 +30,15 @@ def write_json(value: Any, target: str) -> None:
         Path(target).write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror}.") from error
+
+
+def require_place(target: Path) -> None:
+    """UserError, in one sentence, unless the file can be written; asked before any work is done."""
+    if target.is_dir() or not target.parent.is_dir():
+        problem = "it is a directory" if target.is_dir() else f"there is no directory {target.parent}"
+        raise UserError(f"cannot write {target}: {problem}.")
+    if not os.access(target if target.exists() else target.parent, os.W_OK):
+        raise UserError(f"cannot write {target}: Permission denied.")
 
 
 def mib(size_bytes: float) -> str:

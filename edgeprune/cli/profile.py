@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprune import __version__
 from edgeprune.cli.arguments import add_json, add_no_verify, keeps, names, number, positive, question, value
-from edgeprune.cli.output import mib, table, write_json
+from edgeprune.cli.output import mib, require_place, table, write_json
 from edgeprune.cli.providers import add_provider, provider_of
 from edgeprune.errors import UserError
 
@@ -50,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-new-tokens", type=value(positive), default=16, metavar="N", help="tokens of every answer (16)")
     add("--target-ms", type=value(number(0, math.inf)), metavar="X",
         help="find the largest keep with a TTFT (p90) of at most X on this machine")  # fmt: skip
+    add("--save", action="store_true", help="store what --target-ms finds on this machine, for `run --keep tuned`")
     add("--layers", type=value(positive), nargs="?", const=LAYERS, default=0, metavar="N",
         help=f"the N slowest nodes of every graph, from the runtime's own profiler ({LAYERS})")  # fmt: skip
     add("--no-trace", action="store_true",
@@ -65,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.layers and args.no_trace:
         raise UserError("--layers needs the traced answers that --no-trace leaves out; ask for one of them.")
+    require_places(args)
     bundle = Bundle.open(args.bundle, verify="sizes" if args.no_verify else "full")
     variants = [None if name == OWN else name for name in dict.fromkeys(args.variant)]
     cases = choose_cases(bundle.manifest, variants, args.methods, args.keep)
@@ -82,6 +84,18 @@ def run(args: argparse.Namespace) -> int:
     if args.json != "-":
         print(summary(report))
     return INTERRUPTED if report["partial"] else 0
+
+
+def require_places(args: argparse.Namespace) -> None:
+    """UserError for what could not be written after minutes of measuring."""
+    if args.json not in (None, "-"):
+        require_place(Path(args.json))
+    if args.save:
+        from edgeprune.measure import tuned
+
+        if args.target_ms is None:
+            raise UserError("--save stores what --target-ms finds: give that, too.")
+        tuned.require_place()
 
 
 def _open(args: argparse.Namespace, variant: str | None, profile_prefix: str | None = None) -> Model:
@@ -107,6 +121,7 @@ def profile(models: Models, cases: Sequence[Case], asked: Question, args: argpar
     targets = []
     if args.target_ms is not None and not measured.partial:
         targets = find_targets(models, cases, asked, args)
+    saved = save(models, targets) if args.save else {}
     partial = measured.partial or any(target.partial for target in targets)
     described = next(iter(models.values())).describe()
     providers = dict.fromkeys(model.describe()["provider"] for model in models.values())
@@ -122,7 +137,7 @@ def profile(models: Models, cases: Sequence[Case], asked: Question, args: argpar
         "warmup": args.warmup,
         **found,
         "partial": partial,
-        "target": [target.to_dict() for target in targets],
+        "target": [{**target.to_dict(), "saved": saved.get(target)} for target in targets],
     }
 
 
@@ -161,6 +176,16 @@ def find_targets(models: Models, cases: Sequence[Case], asked: Question, args: a
     return found
 
 
+def save(models: Models, targets: Sequence[Target]) -> dict[Target, str]:
+    """Stores every target that was met, by a search that came to its end; target -> the file."""
+    from edgeprune.measure import tuned
+
+    met = [target for target in targets if target.keep is not None and not target.partial]
+    for target in met:
+        tuned.store(models[target.variant].bundle, target, models[target.variant].describe()["provider"])
+    return dict.fromkeys(met, str(tuned.file()))
+
+
 def summary(report: dict[str, Any]) -> str:
     """The machine, the table, and the statements about break-even and target."""
     from edgeprune.measure.profile_report import rows
@@ -179,6 +204,11 @@ def summary(report: dict[str, Any]) -> str:
         *traced_lines(report["cases"]),
         f"peak RSS of the process: {'not readable' if peak is None else mib(peak)}",
         *(entry["statement"] for entry in (*report["break_even"], *report["target"])),
+        *(
+            f"stored for `run --keep tuned` in {file}"
+            for file in dict.fromkeys(t["saved"] for t in report["target"])
+            if file
+        ),
     ]
     if report["partial"]:
         lines.append("interrupted: these results are partial")

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.cli.arguments import (
+    TUNED,
     add_json,
     add_no_verify,
     choices,
-    keep_or_auto,
+    keep_auto_or_tuned,
     number,
     positive,
     question,
@@ -27,6 +28,7 @@ from edgeprune.cli.providers import add_provider, provider_of
 from edgeprune.errors import UserError
 
 if TYPE_CHECKING:
+    from edgeprune.runtime.request import Keep
     from edgeprune.runtime.session import Answer, KeptTokens, Model, Scores, Session
 
 
@@ -36,8 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--image", nargs="+", action="extend", default=[], metavar="F", help="JPEG or PNG files, in the prompt's order")
     add("--prompt", required=True, type=value(question), metavar="Q", help="the question")
     add(
-        "--keep", type=value(keep_or_auto), metavar="R", help="keep ratio K/N, or auto:mass=M,min=R,max=R (the default)"
-    )
+        "--keep", type=value(keep_auto_or_tuned), metavar="R",
+        help="keep ratio K/N, auto:mass=M,min=R,max=R, or `tuned`: what profile --save stored (the bundle's default)",
+    )  # fmt: skip
     add("--prune", metavar="NAME", help="pruning method, one of the bundle's (its default)")
     add("--variant", metavar="V", help="a built variant (the bundle's own graphs)")
     add("--max-new-tokens", type=value(positive), metavar="N", help="most tokens to generate (128)")
@@ -85,14 +88,30 @@ def run(args: argparse.Namespace) -> int:
 
 def ask(model: Model, args: argparse.Namespace, *, stream: bool) -> dict[str, Any]:
     """Encodes the pictures, answers the question, and returns what `--json` writes."""
+    keep, source = choose_keep(model, args)
     with model.new_session() as session:
-        images = [session.add_image(file, keep=args.keep, method=args.prune) for file in args.image]
+        images = [session.add_image(file, keep=keep, method=args.prune) for file in args.image]
         report = (choose if args.choices else answer_question)(model, session, args, show=stream)
         if args.dump_tokens is not None:
             from edgeprune.measure import token_dump
 
             token_dump.write(args.dump_tokens, token_dump.token_arrays(session, images, args.image))
-    return report
+    return {**report, "keep_source": source} if source else report
+
+
+def choose_keep(model: Model, args: argparse.Namespace) -> tuple[Keep, str]:
+    """What is asked of the runtime, and where a stored ratio comes from, "" for any other.
+
+    Raises:
+        UserError: `tuned` was asked for and nothing is stored.
+    """
+    if args.keep != TUNED:
+        return args.keep, ""
+    from edgeprune.measure import tuned
+
+    method = args.prune or model.bundle.manifest.methods.default
+    found = tuned.read(model.bundle, args.variant, method, model.describe()["provider"])
+    return found.keep, found.source
 
 
 def answer_question(model: Model, session: Session, args: argparse.Namespace, *, show: bool) -> dict[str, Any]:
@@ -183,6 +202,8 @@ def summary(report: dict[str, Any]) -> str:
         lines.append(f"{entry['file']}: {count}, {entry['method']}, {keep}, {state}")
     times = report["timings_ms"]
     stages = [f"{name.removesuffix('_ms')} {time:.1f} ms" for name, time in times.items()]
+    if "keep_source" in report:
+        lines.append(f"keep from {report['keep_source']}")
     lines += [f"prompt tokens {report['prompt_tokens']}, kv tokens {report['kv_tokens']}, {report['finish_reason']}"]
     return "\n".join([*lines, ", ".join(stages)])
 

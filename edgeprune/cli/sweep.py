@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from edgeprune import __version__
 from edgeprune.cli.arguments import add_json, add_no_verify, keeps, names, positive, question, value
 from edgeprune.cli.eval import add_data_options, read_data
-from edgeprune.cli.output import table, write_json
+from edgeprune.cli.output import require_place, table, write_json
 from edgeprune.cli.profile import INTERRUPTED, OWN
 from edgeprune.cli.progress import bar
 from edgeprune.errors import UserError
@@ -97,15 +97,6 @@ def require_packages(args: argparse.Namespace) -> None:
         from edgeprune.measure.sweep_ray import load_ray
 
         load_ray()
-
-
-def require_place(target: Path) -> None:
-    """UserError, in one sentence, unless the file can be written; asked before any work is done."""
-    if target.is_dir() or not target.parent.is_dir():
-        problem = "it is a directory" if target.is_dir() else f"there is no directory {target.parent}"
-        raise UserError(f"cannot write {target}: {problem}.")
-    if not os.access(target if target.exists() else target.parent, os.W_OK):
-        raise UserError(f"cannot write {target}: Permission denied.")
 
 
 def options(args: argparse.Namespace) -> Options:

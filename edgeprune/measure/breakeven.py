@@ -15,6 +15,8 @@ from typing import Any, Literal
 from edgeprune.measure.profile import Case, Measured, Trial
 
 SIGNIFICANCE = 0.05
+#: fewer of them, all on one side, are still within chance: 2 / 2^5 is above 0.05
+LEAST_ROUNDS = 6
 Verdict = Literal["faster", "slower", "undecided"]
 
 
@@ -70,7 +72,8 @@ class BreakEven:
         if all(row.verdict == "slower" for row in self.compared):
             return f"{name}: pruning does not pay: TTFT is longer at every keep that was measured."
         rounds = min(row.rounds for row in self.compared)
-        return f"{name}: pruning does not pay for certain at any keep that was measured, in {rounds} rounds."
+        few = f"; {LEAST_ROUNDS} are the least that can tell" if rounds < LEAST_ROUNDS else ""
+        return f"{name}: pruning does not pay for certain at any keep that was measured, in {rounds} rounds{few}."
 
 
 def break_evens(measured: Measured) -> list[BreakEven]:

@@ -105,7 +105,9 @@ def refusal(manifest: Manifest, method: Method, keep: float) -> str:
 
 
 def served_counts(manifest: Manifest, method: Method) -> dict[int, float]:
-    """Every count K that the method serves -> a keep ratio that asks for it, ascending."""
+    """Every count K that the method serves -> a keep ratio that asks for it, ascending; one where nothing is pruned."""
+    if method.where == "nowhere":
+        return {manifest.visual_tokens: 1.0}
     low, high = manifest.keep.min, manifest.keep.max
     if method.static_keep is not None:
         return {method.static_keep: method.static_keep / manifest.visual_tokens}

@@ -72,6 +72,8 @@ def _figures(report: Mapping[str, Any]) -> list[str]:
             f"{report['data']['name']}, 95 % intervals. The front holds the cases than which no other is both faster "
             "and better; it is drawn through the estimates and knows nothing of their intervals."
         )
+        if any(point["seeds"] for point in points):
+            asked += " The random baseline's interval spans its seeds, not the questions, so it may look narrow."
         found += [
             "<h2>Accuracy against TTFT</h2>",
             f"<p class='soft'>{html.escape(asked)}<br>{html.escape(how)}</p>",

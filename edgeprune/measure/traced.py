@@ -65,12 +65,12 @@ class Traced:
         }
 
     def layers(self, count: int) -> dict[str, list[dict[str, Any]]]:
-        """Graph and stage -> the nodes that took longest, per answer: "ms" in all its calls, "share" of the stage's
-        time in this graph."""
+        """Graph and stage, in the order of the work -> the nodes that took longest, per answer: "ms" in all its calls,
+        "share" of the stage's time in this graph."""
         return {
             f"{stage}: {graph}": _slowest(runs, count)
-            for stage, graphs in self.runs.items()
-            for graph, runs in graphs.items()
+            for stage in STAGES
+            for graph, runs in self.runs.get(stage, {}).items()
         }
 
     def _answers(self, stage: str) -> list[list[Node]]:
