@@ -375,6 +375,7 @@ void use_engines(Manifest& manifest, const Node& node, const std::string& slug) 
     for (auto& [name, stages] : manifest.vision) {
         for (GraphSpec& graph : stages) become_engine(graph, folder, false);
     }
+    if (manifest.text) become_engine(*manifest.text, folder, false);
     become_engine(manifest.decoder, folder, node["precision"]["decoder"].text() != "fp32");
     manifest.decoder_step.reset();
 }

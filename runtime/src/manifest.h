@@ -113,7 +113,7 @@ struct Manifest {
     std::string min_onnxruntime;
     std::string variant;         // slug of the one in use; "": the canonical graphs
     std::string variant_target;  // what it is built for
-    std::string engines;  // "tensorrt" or "tensorrt_rtx": what runs vision and decoder; "": onnxruntime, as the rest
+    std::string engines;  // "tensorrt" or "tensorrt_rtx": what runs all but the embedding; "": onnxruntime, as that
 };
 
 // variant: slug of a built variant whose graphs and files take the place of the canonical ones; "": those.

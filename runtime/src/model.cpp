@@ -191,7 +191,7 @@ const TextEncoder& Model::loaded_text_encoder() const {
     TextEncoder encoder;
     encoder.tokenizer =
         Tokenizer::from_json(read_text_file(files_.verified(manifest_, kTextTokenizerFile, settings_.hashes)));
-    encoder.graph = load(*manifest_.text, settings_.threading);
+    encoder.graph = load(*manifest_.text, main_backend(), settings_.threading);
     return text_encoder_.emplace(std::move(encoder));
 }
 

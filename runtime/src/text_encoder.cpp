@@ -19,11 +19,12 @@ QuestionText run_text_encoder(const Model& model, const std::vector<int32_t>& id
     const auto count = static_cast<int64_t>(ids.size());
     const int64_t most = model.manifest().text_encoder->segment_tokens;
     const int64_t rows = (count + most - 1) / most;
-    TensorPtr input = model.backend().new_tensor(DType::int64, {rows, std::min(count, most)});
+    const BoundGraph& graph = *model.text_encoder().graph;
+    TensorPtr input = graph.backend().new_tensor(DType::int64, {rows, std::min(count, most)});
     auto* values = static_cast<int64_t*>(input->mutable_data());
     std::fill_n(values, element_count(input->shape()), int64_t{0});
     std::copy(ids.begin(), ids.end(), values);
-    const RoleTensors outputs = model.text_encoder().graph->run({{"input_ids", input}}, context);
+    const RoleTensors outputs = graph.run({{"input_ids", input}}, context);
     const Tensor& embeds = *outputs.at("text_embeds");
     if (embeds.shape().size() != 2 || embeds.shape()[0] != rows) unexpected("text_embeds", embeds.shape());
     return {to_floats(embeds), rows};
