@@ -57,6 +57,7 @@ def test_parity_is_what_onnxruntime_gives(built: pathlib.Path, tiny_bundle: path
     variant = entry(built)
     assert {row["stage"] for row in variant["parity"]} == {
         *(f"vision/{name}" for name in variant["graphs"]["vision"]), "decoder/decoder", "decoder/in place, fp32",
+        "decoder/own attention, fp32",
     }  # fmt: skip
     assert all(row["passed"] and row["value"] <= row["tolerance"] for row in variant["parity"])
     pixels = np.random.default_rng(3).normal(size=(1, 3, 56, 56)).astype(np.float32)
