@@ -44,6 +44,14 @@ def quiet_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def scratch(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A folder that is gone after the test: links to a bundle's weights must not outlive it, onnx reads no file that
+    has several."""
+    with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
+        yield pathlib.Path(folder)
+
+
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A bundle of the random `tiny` model with every method that needs no training, keep 0.25 by default."""

@@ -110,11 +110,11 @@ def test_tensorrt_lint_finds_nothing(bundle: Bundle) -> None:
         assert lint.check_bundle(bundle, targets.find(name)) == [], name
 
 
-def test_the_scorer_stays_fp32_in_int8_variants(bundle: Bundle, tmp_path: pathlib.Path) -> None:
+def test_the_scorer_stays_fp32_in_int8_variants(bundle: Bundle, scratch: pathlib.Path) -> None:
     path = bundle.file(bundle.manifest.graphs.vision[STAGED][0].file)
     fixed = quantise.choosing(path)
     assert len(fixed) == 2 * 6 + 1
-    made = one_by_one.Products(path, path.parent, tmp_path, quantise.integer).model(fixed)
+    made = one_by_one.Products(path, path.parent, scratch, quantise.integer).model(fixed)
     kinds = {tensor.name: tensor.data_type for tensor in made.graph.initializer}
     scorer = [name for name in kinds if name.startswith("background.scorer.blocks.") and name.endswith("weight")]
     assert {kinds[name] for name in scorer} == {onnx.TensorProto.FLOAT}

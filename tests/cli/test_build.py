@@ -170,7 +170,7 @@ def assert_blocks(model: onnx.ModelProto, canonical: onnx.ModelProto) -> None:
         assert min(float(np.abs(found - w).mean() / np.abs(steps).mean()) for w in twins) < 0.3
 
 
-def test_a_noisy_product_stays_fp32(tiny_bundle: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_a_noisy_product_stays_fp32(tiny_bundle: pathlib.Path, tmp_path: pathlib.Path, scratch: pathlib.Path) -> None:
     """The measure of noise is the library's own rounding: its weights are rebuilt from a quantised graph."""
     bundle = Bundle.open(tiny_bundle)
     decoder = bundle.manifest.graphs.decoder
@@ -178,9 +178,7 @@ def test_a_noisy_product_stays_fp32(tiny_bundle: pathlib.Path, tmp_path: pathlib
     feeds = calibration.inputs(bundle).decoder
     noise = int4.noise(source, feeds, tmp_path)
     kept = max(noise, key=noise.__getitem__)
-    folder = tmp_path / "products"
-    folder.mkdir()
-    model = weights.all_inside(one_by_one.Products(source, source.parent, folder, int4.blocks).model([kept]), folder)
+    model = weights.all_inside(one_by_one.Products(source, source.parent, scratch, int4.blocks).model([kept]), scratch)
     assert (int4.count(model), len(noise)) == (len(noise) - 1, 15)
     assert not {f"{kept}_DQ_Q4", f"{kept}_MatMul_DQ_Q4"} & {node.name for node in model.graph.node}
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}

@@ -39,14 +39,15 @@ def once(model: onnx.ModelProto) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("word", CHANGES)
 @pytest.mark.parametrize("stage", ["fastervlm", "decoder"])
-def test_equal_to_the_whole_graph(tiny_bundle: pathlib.Path, tmp_path: pathlib.Path, stage: str, word: str) -> None:
+def test_equal_to_the_whole_graph(
+    tiny_bundle: pathlib.Path, tmp_path: pathlib.Path, scratch: pathlib.Path, stage: str, word: str
+) -> None:
     bundle = Bundle.open(tiny_bundle)
     graphs, inputs = bundle.manifest.graphs, calibration.inputs(bundle)
     graph = graphs.decoder if stage == "decoder" else graphs.vision[stage][0]
     source = bundle.file(graph.file)
     whole = once(CHANGES[word](quantise.load(source)))
-    (tmp_path / "parts").mkdir()
-    products = one_by_one.Products(source, source.parent, tmp_path / "parts", CHANGES[word])
+    products = one_by_one.Products(source, source.parent, scratch, CHANGES[word])
     trial = products.write(products.model([]))
     made = all_inside(products.model([]), products.folder)
     assert Counter(map(str, made.graph.node)) == Counter(map(str, whole.graph.node))
