@@ -54,7 +54,7 @@ bench-pruning: $(STAMPS)/dev  ## time every pruning method beside a ViT-L/14-336
 bench-background: $(STAMPS)/dev $(STAMPS)/demo  ## time the vision stage with and without pruning before the encoder, interleaved; JSON under benchmarks/results
 	$(BIN)/python -m benchmarks.background
 
-bench-peers: $(STAMPS)/dev $(LIBRARY)  ## beside transformers, OpenVINO GenAI and llama.cpp on a 1.4 B shape; 15 GB of disk, 20 GB of memory, an hour (PEERS=--work=DIR)
+bench-peers: $(STAMPS)/dev $(LIBRARY)  ## beside transformers, OpenVINO GenAI and llama.cpp on a 1.4 B shape; 15 GB of disk, 12 GB of memory, an hour (PEERS=--work=DIR)
 	$(RUN)/python -m benchmarks.peers.run $(PEERS)
 
 bench-export: $(STAMPS)/dev  ## export a sharded fp16 checkpoint of the 7B shape under 6 GiB of memory (27 GiB of disk, minutes)

@@ -59,7 +59,7 @@ def variant_of(precision: str) -> str:
 def prepare(
     folder: pathlib.Path, precision: str, prune: tuple[str, ...], peers: tuple[str, ...] = OPTIONAL
 ) -> Prepared:
-    """Makes below `folder` what is missing: about 15 GB, half an hour, 20 GB of memory for the variant.
+    """Makes below `folder` what is missing: about 15 GB, half an hour, 12 GB of memory.
 
     Args:
         peers: of OPTIONAL those that the run needs.

@@ -4,8 +4,8 @@
         [--prepare]
 The checkpoint has the shape of CLIP ViT-L/14-336 and a Llama of 1.1 B parameters, random weights; so has the background
 scorer of its grid, none having been trained: its cost is real, its choice means nothing. Needs 15 GB of disk below DIR,
-20 GB of memory to build the variant (12 to run), and pip for the first preparation (half an hour); then about a minute
-per round, three where bfloat16 is slow. A bundle below DIR without one of the methods is exported anew.
+12 GB of memory, and pip for the first preparation (half an hour); then about a minute per round, three where bfloat16
+is slow. A bundle below DIR without one of the methods is exported anew.
 TTFT is picture in memory to first token for all, loading excluded. Every worker has its process and its environment;
 those that wait are suspended. Writes benchmarks/results/MACHINE/DATE-peers.json, MACHINE being processor, cores and the
 widest instruction set; quote its ratios only.
@@ -140,7 +140,7 @@ def needs(work: pathlib.Path, trials: int) -> str:
     """What a run takes, before it takes it."""
     made = "made already" if (work / "peers.bundle").is_dir() else "half an hour to make"
     return (
-        f"needs 15 GB of disk below {work} ({made}), 12 GB of memory (20 to build the variant) and a quiet machine; "
+        f"needs 15 GB of disk below {work} ({made}), 12 GB of memory and a quiet machine; "
         f"{trials + 1} rounds, the first one unrecorded, of about a minute on two cores (three without AVX-512)"
     )
 
