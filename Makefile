@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BUILD ?= build/native
 OUT ?= out/demo
+# processes that share the tests, a file at a time; each needs up to 4 GB of memory
+TEST_JOBS ?= 2
 FUZZ_SECONDS ?= 600
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c requirements/constraints.txt
@@ -23,7 +25,7 @@ demo: $(STAMPS)/demo $(LIBRARY)  ## install, export the demo model, ask about th
 	$(RUN)/python examples/demo/demo.py --output $(OUT)
 
 test: $(STAMPS)/dev $(STAMPS)/demo $(STAMPS)/rtx $(STAMPS)/tokenizers $(LIBRARY)  ## install and run the tests (not the slow ones)
-	$(RUN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(RUN)/python -m pytest -m "not slow" -n $(TEST_JOBS) --dist loadfile $(PYTEST_ARGS)
 
 test-slow: $(STAMPS)/dev $(STAMPS)/demo $(STAMPS)/tokenizers $(STAMPS)/rtx $(STAMPS)/aarch64 $(LIBRARY)  ## the slow tests: more TensorRT-RTX builds, the 50-pair text parity, wheel, packages, aarch64
 	$(RUN)/python -m pytest -m slow $(PYTEST_ARGS)

@@ -46,7 +46,7 @@ TIMED_BLOCKS, BLOCKS = 2, 23
 #: tokens of a question
 WORDS = 16
 #: methods timed with other parameters too: another graph
-MORE = ("todre:objective=k-center",)
+MORE = ("todre:objective=k-center", "cdpruner:preset=paper")
 SIGNAL_SHAPES: dict[str, tuple[int, ...]] = {
     "cls_attention": (N,),
     "received_attention": (N,),
@@ -150,7 +150,9 @@ def stage(method: PruningMethod, width: int) -> Timed:
     inputs = [Axis("s", f"s{i}_{s.kind}", "float32", (1, *shapes[s.kind])) for i, s in enumerate(method.needs)]
     nested = len(inputs)
     inputs += [Axis("tokens", "tokens", "float32", (1, N, width)), Axis("slots", "slots", "float32", ("K",))]
-    inputs += text_axes(1, WORDS, width) if method.text else []
+    # a text encoder makes one row of the whole question
+    text = (1, TEXT_SPACE) if method.text_encoder else (WORDS, width)
+    inputs += text_axes(1, *text) if method.text else []
     outputs = (Axis("i", "keep_idx", "int64", (1, "K")), Axis("o", "out", "float32", (1, "K", width)))
     # methods that serve only some counts: the nearest to K
     keep = min(method.valid_k(N), key=lambda count: abs(count - K))
