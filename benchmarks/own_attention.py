@@ -1,4 +1,5 @@
-"""Time attention over a cache in place by standard operators and by edgeprune:CachedAttention, trial by trial in turn.
+"""Time attention over a cache in place by standard operators and by edgeprune:CachedAttention, with float32 and float16
+in the cache, trial by trial in turn.
 
     python -m benchmarks.own_attention OUT.json [--bundle DIR [--steps-only]] [--threads N] [--trials N]
 First the attention alone (4 layers: 32 query heads, 4 or 32 key heads, width 64; one new token behind 100 and 2,000,
@@ -77,7 +78,7 @@ def standard_core(kv_heads: int, new: int, capacity: int) -> onnx.ModelProto:
     return model_of(nodes, kv_heads, new, capacity, weights)
 
 
-def own_core(kv_heads: int, new: int, capacity: int) -> onnx.ModelProto:
+def own_core(kv_heads: int, new: int, capacity: int, cache: int = TensorProto.FLOAT) -> onnx.ModelProto:
     nodes = [
         helper.make_node(
             own_attention.OPERATOR,
@@ -86,24 +87,40 @@ def own_core(kv_heads: int, new: int, capacity: int) -> onnx.ModelProto:
         )
         for i in range(LAYERS)
     ]  # fmt: skip
-    return model_of(nodes, kv_heads, new, capacity, [])
+    return model_of(nodes, kv_heads, new, capacity, [], cache)
+
+
+def own_core_half(kv_heads: int, new: int, capacity: int) -> onnx.ModelProto:
+    return own_core(kv_heads, new, capacity, TensorProto.FLOAT16)
+
+
+#: form -> the graph of (key heads, new tokens, places), and what its cache holds
+CORE_FORMS: dict[str, tuple[Callable[[int, int, int], onnx.ModelProto], type[Any]]] = {
+    "standard": (standard_core, np.float32), "own": (own_core, np.float32), "own float16": (own_core_half, np.float16),
+}  # fmt: skip
 
 
 def model_of(
-    nodes: list[onnx.NodeProto], kv_heads: int, new: int, capacity: int, weights: list[TensorProto]
-) -> onnx.ModelProto:
-    def port(name: str, heads: int, rows: int) -> onnx.ValueInfoProto:
-        return helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, heads, rows, WIDTH])
+    nodes: list[onnx.NodeProto], kv_heads: int, new: int, capacity: int, weights: list[TensorProto],
+    cache: int = TensorProto.FLOAT,
+) -> onnx.ModelProto:  # fmt: skip
+    def port(name: str, heads: int, rows: int, kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, kind, [1, heads, rows, WIDTH])
 
     inputs = [helper.make_tensor_value_info("position_ids", TensorProto.INT64, [1, new])]
     outputs = []
     for i in range(LAYERS):
         inputs += [port(f"query{i}", HEADS, new), *(port(f"new_{name}{i}", kv_heads, new) for name in STORED)]
-        inputs += [port(f"past_{name}{i}", kv_heads, capacity) for name in STORED]
-        outputs += [port(f"mixed{i}", HEADS, new), *(port(f"{name}{i}", kv_heads, capacity) for name in STORED)]
+        inputs += [port(f"past_{name}{i}", kv_heads, capacity, cache) for name in STORED]
+        outputs += [port(f"mixed{i}", HEADS, new), *(port(f"{name}{i}", kv_heads, capacity, cache) for name in STORED)]
     graph = helper.make_graph(nodes, "attention", inputs, outputs, weights)
     domains = [helper.make_opsetid("", 20), helper.make_opsetid(own_attention.DOMAIN, 1)]
     return helper.make_model(graph, opset_imports=domains, ir_version=9)
+
+
+def in_type(feeds: dict[str, Array], kind: type[Any]) -> dict[str, Array]:
+    """The same with the cache in another type."""
+    return {name: value.astype(kind) if name.startswith("past_") else value for name, value in feeds.items()}
 
 
 def bound(run: onnxruntime.InferenceSession, feeds: dict[str, Array], pairs: dict[str, str], read: str) -> Step:
@@ -160,14 +177,16 @@ def cores(threads: int, trials: int) -> dict[str, Any]:
                 feeds[f"past_{name}{i}"] = rng.normal(size=(1, kv_heads, capacity, WIDTH)).astype(np.float32)
                 pairs[f"past_{name}{i}"] = f"{name}{i}"
         steps = {
-            name: bound(session(make(kv_heads, new, capacity), threads), feeds, pairs, f"mixed{LAYERS - 1}")
-            for name, make in (("standard", standard_core), ("own", own_core))
-        }
+            name: bound(session(make(kv_heads, new, capacity), threads), in_type(feeds, kind), pairs,
+                        f"mixed{LAYERS - 1}")
+            for name, (make, kind) in CORE_FORMS.items()
+        }  # fmt: skip
         key = f"{kv_heads} key heads, {new} behind {past}"
         found[key] = in_turn(steps, trials if new == 1 else max(3, trials // 8))
-        bytes_read = 2 * LAYERS * kv_heads * (past + new) * WIDTH * 4
+        numbers = 2 * LAYERS * kv_heads * (past + new) * WIDTH
         found[key]["gigabytes_per_second"] = {
-            name: bytes_read / value / 1e6 for name, value in found[key]["least_processor_ms"].items()
+            name: numbers * np.dtype(CORE_FORMS[name][1]).itemsize / value / 1e6
+            for name, value in found[key]["least_processor_ms"].items()
         }
         print(
             key,
@@ -178,7 +197,7 @@ def cores(threads: int, trials: int) -> dict[str, Any]:
 
 
 def decoders(bundle: Bundle, folder: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Name -> graph with its weights: two precisions in two forms."""
+    """Name -> graph with its weights: two precisions in three forms."""
     graph = bundle.manifest.graphs.decoder
     assert graph.kv is not None
     source = bundle.file(graph.file)
@@ -190,10 +209,11 @@ def decoders(bundle: Bundle, folder: pathlib.Path) -> dict[str, pathlib.Path]:
             products = one_by_one.Products(plain, source.parent, pathlib.Path(scratch), change)
             model = all_inside(products.model([]), products.folder)
         own = own_attention.rewrite(model, graph.kv.layers)
-        for form, each in (("standard", model), ("own", own)):
-            made[f"{word} {form}"] = folder / f"{word}-{form}.onnx"
-            WeightFile(folder / f"{word}-{form}.data").save(each, made[f"{word} {form}"])
-        del model, own
+        half = own_attention.rewrite(model, graph.kv.layers, "float16")
+        for form, each in (("standard", model), ("own", own), ("own float16", half)):
+            made[f"{word} {form}"] = folder / f"{word}-{form.replace(' ', '-')}.onnx"
+            WeightFile(folder / f"{word}-{form.replace(' ', '-')}.data").save(each, made[f"{word} {form}"])
+        del model, own, half
     return made
 
 
@@ -214,7 +234,11 @@ def whole_steps(bundle: Bundle, threads: int, trials: int, folder: pathlib.Path)
             **{f"past_key_values.{name}": rng.normal(size=shape).astype(np.float32) for name in names},
         }  # fmt: skip
         pairs = {f"past_key_values.{name}": f"present.{name}" for name in names}
-        found[str(past)] = in_turn({name: bound(run, feeds, pairs, "logits") for name, run in runs.items()}, trials)
+        steps = {
+            name: bound(run, in_type(feeds, np.float16 if "float16" in name else np.float32), pairs, "logits")
+            for name, run in runs.items()
+        }
+        found[str(past)] = in_turn(steps, trials)
         print(past, {k: v for k, v in found[str(past)].items() if k != "raw"}, flush=True)
     few, many = (found[str(past)]["least_processor_ms"] for past in PASTS)
     medians = [found[str(past)]["median_processor_ms"] for past in PASTS]
