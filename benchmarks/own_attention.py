@@ -144,19 +144,25 @@ def bound(run: onnxruntime.InferenceSession, feeds: dict[str, Array], pairs: dic
     return step
 
 
-def in_turn(steps: dict[str, Step], trials: int) -> dict[str, Any]:
-    """Raw times of each, after a warm-up, and how far its result lies from the first one's."""
-    results = {name: step() for name, step in steps.items()}
-    first = next(iter(results.values()))
-    raw: dict[str, dict[str, list[float]]] = {name: {"processor_ms": [], "clock_ms": []} for name in steps}
+def in_turn(groups: dict[str, dict[str, Step]], trials: int) -> dict[str, dict[str, Any]]:
+    """Raw times of each step of each group, after a warm-up, and how far its result lies from its group's first."""
+    results = {group: {name: step() for name, step in steps.items()} for group, steps in groups.items()}
+    raw: dict[str, dict[str, dict[str, list[float]]]] = {
+        group: {name: {"processor_ms": [], "clock_ms": []} for name in steps} for group, steps in groups.items()
+    }
     flush = np.zeros(16 << 20, np.float32)
     for _ in range(trials):
-        for name, step in steps.items():
+        for group, name in ((group, name) for group, steps in groups.items() for name in steps):
             flush += 1
             began, processor = time.perf_counter(), time.process_time()
-            step()
-            raw[name]["processor_ms"].append(1e3 * (time.process_time() - processor))
-            raw[name]["clock_ms"].append(1e3 * (time.perf_counter() - began))
+            groups[group][name]()
+            raw[group][name]["processor_ms"].append(1e3 * (time.process_time() - processor))
+            raw[group][name]["clock_ms"].append(1e3 * (time.perf_counter() - began))
+    return {group: summary(times, results[group]) for group, times in raw.items()}
+
+
+def summary(raw: dict[str, dict[str, list[float]]], results: dict[str, Array]) -> dict[str, Any]:
+    first = next(iter(results.values()))
     off = {name: float(np.abs(value - first).max() / np.abs(first).max()) for name, value in results.items()}
     return {"raw": raw, "difference": off,
             "median_processor_ms": {n: statistics.median(r["processor_ms"]) for n, r in raw.items()},
@@ -164,7 +170,7 @@ def in_turn(steps: dict[str, Step], trials: int) -> dict[str, Any]:
 
 
 def cores(threads: int, trials: int) -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     for kv_heads, new, past in CORES:
         capacity = -(-(past + new) // ROOM) * ROOM
         rng = np.random.default_rng(0)
@@ -182,7 +188,7 @@ def cores(threads: int, trials: int) -> dict[str, Any]:
             for name, (make, kind) in CORE_FORMS.items()
         }  # fmt: skip
         key = f"{kv_heads} key heads, {new} behind {past}"
-        found[key] = in_turn(steps, trials if new == 1 else max(3, trials // 8))
+        found |= in_turn({key: steps}, trials if new == 1 else max(3, trials // 8))
         numbers = 2 * LAYERS * kv_heads * (past + new) * WIDTH
         found[key]["gigabytes_per_second"] = {
             name: numbers * np.dtype(CORE_FORMS[name][1]).itemsize / value / 1e6
@@ -218,14 +224,14 @@ def decoders(bundle: Bundle, folder: pathlib.Path) -> dict[str, pathlib.Path]:
 
 
 def whole_steps(bundle: Bundle, threads: int, trials: int, folder: pathlib.Path) -> dict[str, Any]:
-    """past -> times of one step in each form."""
+    """past -> times of one step in each form; both pasts in one turn, for their ratio is asked for."""
     kv = bundle.manifest.graphs.decoder.kv
     assert kv is not None
     paths = decoders(bundle, folder)
     runs = {name: session(path, threads) for name, path in paths.items()}
     width = next(iter(runs.values())).get_inputs()[0].shape[-1]
     names = [f"{layer}.{name}" for layer in range(kv.layers) for name in STORED]
-    found = {}
+    groups = {}
     for past in PASTS:
         rng = np.random.default_rng(0)
         shape = (1, kv.heads, -(-(past + 1) // ROOM) * ROOM, kv.head_dim)
@@ -234,12 +240,13 @@ def whole_steps(bundle: Bundle, threads: int, trials: int, folder: pathlib.Path)
             **{f"past_key_values.{name}": rng.normal(size=shape).astype(np.float32) for name in names},
         }  # fmt: skip
         pairs = {f"past_key_values.{name}": f"present.{name}" for name in names}
-        steps = {
+        groups[str(past)] = {
             name: bound(run, in_type(feeds, np.float16 if "float16" in name else np.float32), pairs, "logits")
             for name, run in runs.items()
         }
-        found[str(past)] = in_turn(steps, trials)
-        print(past, {k: v for k, v in found[str(past)].items() if k != "raw"}, flush=True)
+    found: dict[str, Any] = in_turn(groups, trials)
+    for past, times in found.items():
+        print(past, {k: v for k, v in times.items() if k != "raw"}, flush=True)
     few, many = (found[str(past)]["least_processor_ms"] for past in PASTS)
     medians = [found[str(past)]["median_processor_ms"] for past in PASTS]
     found["ratio_of_least"] = {name: many[name] / few[name] for name in runs}

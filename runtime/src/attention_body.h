@@ -117,7 +117,8 @@ EDGEPRUNE_TARGET static inline void prefetch(const Element* from, int64_t count)
     for (int64_t i = 0; i < count; i += kLine) __builtin_prefetch(from + i);
 }
 
-// Logits of `count` keys (count,d) with the queries (d,8), to (count,8).
+// Logits of `count` keys (count,d) with the queries (d,8), to (count,8). Meanwhile as many rows are fetched from
+// `ahead`.
 template <class Element>
 EDGEPRUNE_TARGET static inline void logits_of(const Element* keys, int64_t count, int64_t width, const float* query,
                                               const Element* ahead, Lanes* logits) {
@@ -125,7 +126,6 @@ EDGEPRUNE_TARGET static inline void logits_of(const Element* keys, int64_t count
     int64_t j = 0;
     for (; j + 8 <= count; j += 8) {
         prefetch(ahead + j * width, 8 * width);
-        prefetch(keys + (j + kTile) * width, 8 * width);
         Lanes a{}, b{}, c{}, d{}, e{}, f{}, g{}, h{};
         for (int64_t first = 0; first < width; first += kColumns) {
             const int64_t columns = width - first < kColumns ? width - first : kColumns;
@@ -160,10 +160,10 @@ EDGEPRUNE_TARGET static inline void logits_of(const Element* keys, int64_t count
 }
 
 // Adds weights (count,8) times values (count,d) to the rows, four of them at a time: sums (rows to the next multiple of
-// 4,d).
+// 4,d). Meanwhile as many rows are fetched from `ahead`: the memory is never asked for more at once than it gives.
 template <class Element>
 EDGEPRUNE_TARGET static inline void add_values(const Element* values, int64_t count, int64_t width,
-                                               const float* weights, int64_t rows, float* sums) {
+                                               const float* weights, int64_t rows, float* sums, const Element* ahead) {
     alignas(32) float room[kTile * 16];
     int64_t i = 0;
     for (; i + 16 <= width; i += 16) {
@@ -176,7 +176,9 @@ EDGEPRUNE_TARGET static inline void add_values(const Element* values, int64_t co
                 load(to + row * width + 8, s[row][1]);
             }
             const float* value = columns.data;
-            for (int64_t j = 0; j < count; ++j, value += columns.stride) {
+            const Element* line = ahead + i * count;
+            for (int64_t j = 0; j < count; ++j, value += columns.stride, line += 16) {
+                __builtin_prefetch(line);
                 const Lanes low = *reinterpret_cast<const LooseLanes*>(value);
                 const Lanes high = *reinterpret_cast<const LooseLanes*>(value + 8);
                 for (int64_t row = 0; row < 4; ++row) {
@@ -235,7 +237,7 @@ EDGEPRUNE_TARGET static void run_block(const Block& block, const Element* keys, 
             for (int64_t i = 0; i < width; ++i) sums[i] *= shrink[row];
         }
         add_values(values + first * width, count, width, reinterpret_cast<const float*>(weights), block.rows,
-                   block.sums);
+                   block.sums, keys + (first + kTile) * width);
     }
     for (int64_t row = 0; row < block.rows; ++row) {
         block.state[2 * row] = largest[row];
