@@ -1,4 +1,5 @@
-"""Time attention over a cache in place by standard operators and by edgeprune:CachedAttention, trial by trial in turn.
+"""Time attention over a cache in place by standard operators and by edgeprune:CachedAttention, with float32 and float16
+in the cache, trial by trial in turn.
 
     python -m benchmarks.own_attention OUT.json [--bundle DIR [--steps-only]] [--threads N] [--trials N]
 First the attention alone (4 layers: 32 query heads, 4 or 32 key heads, width 64; one new token behind 100 and 2,000,
@@ -77,7 +78,7 @@ def standard_core(kv_heads: int, new: int, capacity: int) -> onnx.ModelProto:
     return model_of(nodes, kv_heads, new, capacity, weights)
 
 
-def own_core(kv_heads: int, new: int, capacity: int) -> onnx.ModelProto:
+def own_core(kv_heads: int, new: int, capacity: int, cache: int = TensorProto.FLOAT) -> onnx.ModelProto:
     nodes = [
         helper.make_node(
             own_attention.OPERATOR,
@@ -86,24 +87,40 @@ def own_core(kv_heads: int, new: int, capacity: int) -> onnx.ModelProto:
         )
         for i in range(LAYERS)
     ]  # fmt: skip
-    return model_of(nodes, kv_heads, new, capacity, [])
+    return model_of(nodes, kv_heads, new, capacity, [], cache)
+
+
+def own_core_half(kv_heads: int, new: int, capacity: int) -> onnx.ModelProto:
+    return own_core(kv_heads, new, capacity, TensorProto.FLOAT16)
+
+
+#: form -> the graph of (key heads, new tokens, places), and what its cache holds
+CORE_FORMS: dict[str, tuple[Callable[[int, int, int], onnx.ModelProto], type[Any]]] = {
+    "standard": (standard_core, np.float32), "own": (own_core, np.float32), "own float16": (own_core_half, np.float16),
+}  # fmt: skip
 
 
 def model_of(
-    nodes: list[onnx.NodeProto], kv_heads: int, new: int, capacity: int, weights: list[TensorProto]
-) -> onnx.ModelProto:
-    def port(name: str, heads: int, rows: int) -> onnx.ValueInfoProto:
-        return helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, heads, rows, WIDTH])
+    nodes: list[onnx.NodeProto], kv_heads: int, new: int, capacity: int, weights: list[TensorProto],
+    cache: int = TensorProto.FLOAT,
+) -> onnx.ModelProto:  # fmt: skip
+    def port(name: str, heads: int, rows: int, kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, kind, [1, heads, rows, WIDTH])
 
     inputs = [helper.make_tensor_value_info("position_ids", TensorProto.INT64, [1, new])]
     outputs = []
     for i in range(LAYERS):
         inputs += [port(f"query{i}", HEADS, new), *(port(f"new_{name}{i}", kv_heads, new) for name in STORED)]
-        inputs += [port(f"past_{name}{i}", kv_heads, capacity) for name in STORED]
-        outputs += [port(f"mixed{i}", HEADS, new), *(port(f"{name}{i}", kv_heads, capacity) for name in STORED)]
+        inputs += [port(f"past_{name}{i}", kv_heads, capacity, cache) for name in STORED]
+        outputs += [port(f"mixed{i}", HEADS, new), *(port(f"{name}{i}", kv_heads, capacity, cache) for name in STORED)]
     graph = helper.make_graph(nodes, "attention", inputs, outputs, weights)
     domains = [helper.make_opsetid("", 20), helper.make_opsetid(own_attention.DOMAIN, 1)]
     return helper.make_model(graph, opset_imports=domains, ir_version=9)
+
+
+def in_type(feeds: dict[str, Array], kind: type[Any]) -> dict[str, Array]:
+    """The same with the cache in another type."""
+    return {name: value.astype(kind) if name.startswith("past_") else value for name, value in feeds.items()}
 
 
 def bound(run: onnxruntime.InferenceSession, feeds: dict[str, Array], pairs: dict[str, str], read: str) -> Step:
@@ -127,19 +144,25 @@ def bound(run: onnxruntime.InferenceSession, feeds: dict[str, Array], pairs: dic
     return step
 
 
-def in_turn(steps: dict[str, Step], trials: int) -> dict[str, Any]:
-    """Raw times of each, after a warm-up, and how far its result lies from the first one's."""
-    results = {name: step() for name, step in steps.items()}
-    first = next(iter(results.values()))
-    raw: dict[str, dict[str, list[float]]] = {name: {"processor_ms": [], "clock_ms": []} for name in steps}
+def in_turn(groups: dict[str, dict[str, Step]], trials: int) -> dict[str, dict[str, Any]]:
+    """Raw times of each step of each group, after a warm-up, and how far its result lies from its group's first."""
+    results = {group: {name: step() for name, step in steps.items()} for group, steps in groups.items()}
+    raw: dict[str, dict[str, dict[str, list[float]]]] = {
+        group: {name: {"processor_ms": [], "clock_ms": []} for name in steps} for group, steps in groups.items()
+    }
     flush = np.zeros(16 << 20, np.float32)
     for _ in range(trials):
-        for name, step in steps.items():
+        for group, name in ((group, name) for group, steps in groups.items() for name in steps):
             flush += 1
             began, processor = time.perf_counter(), time.process_time()
-            step()
-            raw[name]["processor_ms"].append(1e3 * (time.process_time() - processor))
-            raw[name]["clock_ms"].append(1e3 * (time.perf_counter() - began))
+            groups[group][name]()
+            raw[group][name]["processor_ms"].append(1e3 * (time.process_time() - processor))
+            raw[group][name]["clock_ms"].append(1e3 * (time.perf_counter() - began))
+    return {group: summary(times, results[group]) for group, times in raw.items()}
+
+
+def summary(raw: dict[str, dict[str, list[float]]], results: dict[str, Array]) -> dict[str, Any]:
+    first = next(iter(results.values()))
     off = {name: float(np.abs(value - first).max() / np.abs(first).max()) for name, value in results.items()}
     return {"raw": raw, "difference": off,
             "median_processor_ms": {n: statistics.median(r["processor_ms"]) for n, r in raw.items()},
@@ -147,7 +170,7 @@ def in_turn(steps: dict[str, Step], trials: int) -> dict[str, Any]:
 
 
 def cores(threads: int, trials: int) -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     for kv_heads, new, past in CORES:
         capacity = -(-(past + new) // ROOM) * ROOM
         rng = np.random.default_rng(0)
@@ -160,14 +183,16 @@ def cores(threads: int, trials: int) -> dict[str, Any]:
                 feeds[f"past_{name}{i}"] = rng.normal(size=(1, kv_heads, capacity, WIDTH)).astype(np.float32)
                 pairs[f"past_{name}{i}"] = f"{name}{i}"
         steps = {
-            name: bound(session(make(kv_heads, new, capacity), threads), feeds, pairs, f"mixed{LAYERS - 1}")
-            for name, make in (("standard", standard_core), ("own", own_core))
-        }
+            name: bound(session(make(kv_heads, new, capacity), threads), in_type(feeds, kind), pairs,
+                        f"mixed{LAYERS - 1}")
+            for name, (make, kind) in CORE_FORMS.items()
+        }  # fmt: skip
         key = f"{kv_heads} key heads, {new} behind {past}"
-        found[key] = in_turn(steps, trials if new == 1 else max(3, trials // 8))
-        bytes_read = 2 * LAYERS * kv_heads * (past + new) * WIDTH * 4
+        found |= in_turn({key: steps}, trials if new == 1 else max(3, trials // 8))
+        numbers = 2 * LAYERS * kv_heads * (past + new) * WIDTH
         found[key]["gigabytes_per_second"] = {
-            name: bytes_read / value / 1e6 for name, value in found[key]["least_processor_ms"].items()
+            name: numbers * np.dtype(CORE_FORMS[name][1]).itemsize / value / 1e6
+            for name, value in found[key]["least_processor_ms"].items()
         }
         print(
             key,
@@ -178,7 +203,7 @@ def cores(threads: int, trials: int) -> dict[str, Any]:
 
 
 def decoders(bundle: Bundle, folder: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Name -> graph with its weights: two precisions in two forms."""
+    """Name -> graph with its weights: two precisions in three forms."""
     graph = bundle.manifest.graphs.decoder
     assert graph.kv is not None
     source = bundle.file(graph.file)
@@ -190,22 +215,23 @@ def decoders(bundle: Bundle, folder: pathlib.Path) -> dict[str, pathlib.Path]:
             products = one_by_one.Products(plain, source.parent, pathlib.Path(scratch), change)
             model = all_inside(products.model([]), products.folder)
         own = own_attention.rewrite(model, graph.kv.layers)
-        for form, each in (("standard", model), ("own", own)):
-            made[f"{word} {form}"] = folder / f"{word}-{form}.onnx"
-            WeightFile(folder / f"{word}-{form}.data").save(each, made[f"{word} {form}"])
-        del model, own
+        half = own_attention.rewrite(model, graph.kv.layers, "float16")
+        for form, each in (("standard", model), ("own", own), ("own float16", half)):
+            made[f"{word} {form}"] = folder / f"{word}-{form.replace(' ', '-')}.onnx"
+            WeightFile(folder / f"{word}-{form.replace(' ', '-')}.data").save(each, made[f"{word} {form}"])
+        del model, own, half
     return made
 
 
 def whole_steps(bundle: Bundle, threads: int, trials: int, folder: pathlib.Path) -> dict[str, Any]:
-    """past -> times of one step in each form."""
+    """past -> times of one step in each form; both pasts in one turn, for their ratio is asked for."""
     kv = bundle.manifest.graphs.decoder.kv
     assert kv is not None
     paths = decoders(bundle, folder)
     runs = {name: session(path, threads) for name, path in paths.items()}
     width = next(iter(runs.values())).get_inputs()[0].shape[-1]
     names = [f"{layer}.{name}" for layer in range(kv.layers) for name in STORED]
-    found = {}
+    groups = {}
     for past in PASTS:
         rng = np.random.default_rng(0)
         shape = (1, kv.heads, -(-(past + 1) // ROOM) * ROOM, kv.head_dim)
@@ -214,8 +240,13 @@ def whole_steps(bundle: Bundle, threads: int, trials: int, folder: pathlib.Path)
             **{f"past_key_values.{name}": rng.normal(size=shape).astype(np.float32) for name in names},
         }  # fmt: skip
         pairs = {f"past_key_values.{name}": f"present.{name}" for name in names}
-        found[str(past)] = in_turn({name: bound(run, feeds, pairs, "logits") for name, run in runs.items()}, trials)
-        print(past, {k: v for k, v in found[str(past)].items() if k != "raw"}, flush=True)
+        groups[str(past)] = {
+            name: bound(run, in_type(feeds, np.float16 if "float16" in name else np.float32), pairs, "logits")
+            for name, run in runs.items()
+        }
+    found: dict[str, Any] = in_turn(groups, trials)
+    for past, times in found.items():
+        print(past, {k: v for k, v in times.items() if k != "raw"}, flush=True)
     few, many = (found[str(past)]["least_processor_ms"] for past in PASTS)
     medians = [found[str(past)]["median_processor_ms"] for past in PASTS]
     found["ratio_of_least"] = {name: many[name] / few[name] for name in runs}

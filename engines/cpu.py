@@ -55,12 +55,14 @@ STEP_SCHEME = dataclasses.replace(SCHEMES["int4"], change=int4.step)
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What one build works with; `say` tells the user how it goes."""
+    """What one build works with; `half_cache`: whether the decoder's cache may be float16; `say` tells the user how it
+    goes."""
 
     bundle: Bundle
     writer: VariantWriter
     weights: WeightFile
     inputs: calibration.Inputs
+    half_cache: bool
     say: Callable[[str], None]
 
 
@@ -76,7 +78,7 @@ def require(bundle: Bundle, target: Target, precision: dict[str, str]) -> None:
         raise UserError("int8 and int4 are made from fp32 graphs: export the bundle again with --dtype fp32.")
 
 
-def build_key(bundle: Bundle, target: Target, precision: dict[str, str]) -> str:
+def build_key(bundle: Bundle, target: Target, precision: dict[str, str], *, half_cache: bool = True) -> str:
     """Changes whenever the graphs, their weights, the target, the precision, the options or the tools change."""
     names = sorted({name for graph in bundle.manifest.graphs for name in (graph.file, *graph.data)})
     parts = {
@@ -86,7 +88,8 @@ def build_key(bundle: Bundle, target: Target, precision: dict[str, str]) -> str:
         "options": {
             "noise_limits": {word: scheme.limits for word, scheme in SCHEMES.items()},
             "int4_block": int4.BLOCK,
-            "decoder_revision": 2,
+            "decoder_revision": 3,
+            "cache": ["float16", TOLERANCES["logits_cache_fp16"]] if half_cache else "float32",
             "products": "one by one",
             "step_activations": int4.INTEGER_ACTIVATIONS,
             "tolerance": [TOLERANCES[f"{role}_{word}"] for role in _ROLES.values() for word in SCHEMES],
@@ -115,10 +118,13 @@ def versions() -> dict[str, str]:
 
 
 def build(
-    bundle: Bundle, target: Target, precision: dict[str, str], *, rebuild: bool = False,
+    bundle: Bundle, target: Target, precision: dict[str, str], *, rebuild: bool = False, half_cache: bool = True,
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[str, bool]:  # fmt: skip
     """Writes the variant into the bundle.
+
+    Args:
+        half_cache: whether keys and values may lie in float16; False: they stay float32.
 
     Returns:
         Its slug, and whether it was built; it is not when one of the same key is there.
@@ -128,13 +134,14 @@ def build(
         CheckFailed: the quantised graphs stay too far from the canonical ones; nothing was changed.
     """
     require(bundle, target, precision)
-    slug, key = precisions.slug(target.slug, precision), build_key(bundle, target, precision)
+    slug = precisions.slug(target.slug, precision)
+    key = build_key(bundle, target, precision, half_cache=half_cache)
     if not rebuild and any(v.slug == slug and v.key == key for v in bundle.manifest.variants):
         bundle.variant(slug)
         return slug, False
     started = time.monotonic()
     with VariantWriter(bundle.path, slug, key) as writer:
-        job = Job(bundle, writer, WeightFile(writer.path / WEIGHTS), calibration.inputs(bundle), say)
+        job = Job(bundle, writer, WeightFile(writer.path / WEIGHTS), calibration.inputs(bundle), half_cache, say)
         graphs, rows, made, cache = _graphs(job, precision)
         facts = {
             "target": target.name, "precision": precision, "measured_on": job.inputs.source, "graphs": made,
@@ -170,18 +177,20 @@ def _graphs(
 def _decoder(job: Job, word: str, folder: Path) -> tuple[cpu_decoder.Decoder | None, dict[str, str]]:
     """What the decoder's precisions are made of, None for the canonical graph as it is; how that keeps its cache."""
     if word == "fp32":
-        return None, {"kind": "growing", "reason": "the canonical decoder is used unchanged"}
-    decoder = cpu_decoder.prepare(job.bundle, job.inputs.decoder, folder)
+        return None, {"kind": "growing", "dtype": "float32", "reason": "the canonical decoder is used unchanged"}
+    decoder = cpu_decoder.prepare(job.bundle, job.inputs.decoder, folder, half=job.half_cache)
     if decoder.reason:
         job.say(f"the cache is not written in place: {decoder.reason}")
-        return decoder, {"kind": "growing", "reason": decoder.reason}
-    return decoder, {"kind": "fixed", **_attention(decoder)}
+        return decoder, {"kind": "growing", "dtype": "float32", "reason": decoder.reason}
+    if decoder.float32:
+        job.say(f"the cache is float32: {decoder.float32}")
+    assert decoder.graph.kv is not None
+    why = {"reason": decoder.float32} if decoder.float32 else {}
+    return decoder, {"kind": "fixed", "dtype": decoder.graph.kv.dtype, "attention": _attention(decoder), **why}
 
 
-def _attention(decoder: cpu_decoder.Decoder) -> dict[str, str]:
-    if decoder.attention:
-        return {"attention": "standard operators", "reason": decoder.attention}
-    return {"attention": f"{own_attention.DOMAIN}:{own_attention.OPERATOR}"}
+def _attention(decoder: cpu_decoder.Decoder) -> str:
+    return "standard operators" if decoder.attention else f"{own_attention.DOMAIN}:{own_attention.OPERATOR}"
 
 
 def _write(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,18 @@ import onnx
 from edgeprune.bundle import Bundle
 from edgeprune.engines import in_place, own_attention, quantise
 from edgeprune.engines.accuracy import relative
+from edgeprune.engines.half import LARGEST
 from edgeprune.errors import CheckFailed
 from edgeprune.manifest import Graph, ParityRow
 from edgeprune.tolerances import TOLERANCES
 
 Array = np.ndarray[Any, Any]
+_MEASURE = "max difference of logits, relative"
+
+
+#: a cache is float16 where no key and no value of the prompt measured on is above this share of what float16 holds: the
+#: room is for other prompts
+_SHARE = 1 / 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +35,10 @@ class Decoder:
         path: the graph; its weights are those of the canonical one, and lie there.
         graph: how the manifest describes it.
         feeds: a prefill with an empty cache.
-        rows: how far it lies from the canonical graph, with standard operators and with our own; none where it is that.
+        rows: how far it lies from the canonical graph, in each form that it passed through; none where it is that.
         reason: why it is that; else empty.
         attention: why its attention stays in standard operators; empty: `finished` gives it our own.
+        float32: why its cache is not float16; else empty.
     """
 
     path: Path
@@ -40,16 +47,59 @@ class Decoder:
     rows: tuple[ParityRow, ...] = ()
     reason: str = ""
     attention: str = ""
+    float32: str = ""
 
     def finished(self, model: onnx.ModelProto) -> onnx.ModelProto:
         """The graph in its precision with the last step done, which the tools of quantisation would not understand."""
         assert self.graph.kv is not None
-        return model if self.attention else own_attention.rewrite(model, self.graph.kv.layers)
+        return model if self.attention else own_attention.rewrite(model, self.graph.kv.layers, self.graph.kv.dtype)
 
 
-def prepare(bundle: Bundle, feeds: dict[str, Array], folder: Path) -> Decoder:
+@dataclasses.dataclass(frozen=True)
+class _Canonical:
+    """The canonical decoder, run once.
+
+    Attributes:
+        logits: of the feeds.
+        largest: absolute value among the keys and values that it gave; NaN where one is no number.
+    """
+
+    source: Path
+    graph: Graph
+    feeds: dict[str, Array]
+    logits: Array
+    largest: float
+
+    @classmethod
+    def run(cls, source: Path, graph: Graph, feeds: dict[str, Array]) -> _Canonical:
+        cache = [tensor.name for tensor in graph.outputs if tensor.role.startswith("present_")]
+        logits, *made = quantise.run(source, feeds, [_name(graph, "logits"), *cache])
+        return cls(source, graph, feeds, logits, float(np.max([np.abs(value).max() for value in made])))
+
+    def away(self, model: onnx.ModelProto, described: Graph, folder: Path) -> float:
+        """How far the logits of another form lie, relative to the largest."""
+        # Links to the weights stand beside the graph for onnxruntime and go again: onnx reads no file that has several.
+        with tempfile.TemporaryDirectory(dir=folder) as beside:
+            path = quantise.linked(model, self.source.parent, Path(beside))
+            (found,) = quantise.run(path, with_room(described, self.feeds), [_name(self.graph, "logits")])
+        return relative(found, self.logits)
+
+    def row(self, model: onnx.ModelProto, form: str, folder: Path) -> ParityRow:
+        """CheckFailed: a form in fp32 differs by more than rounding."""
+        value, tolerance = self.away(model, in_place.described(self.graph), folder), TOLERANCES["logits_in_place"]
+        if value > tolerance:
+            raise CheckFailed(
+                f"{self.source.name}, {form}: logits differ by {value:.2g} of the largest; nothing was changed."
+            )
+        return ParityRow(f"decoder/{form}, fp32", _MEASURE, value, tolerance, True)
+
+
+def prepare(bundle: Bundle, feeds: dict[str, Array], folder: Path, *, half: bool = True) -> Decoder:
     """The decoder that writes its cache in place, in `folder` on the bundle's file system; where the graph is of
     another form, the canonical one with the reason.
+
+    Args:
+        half: whether the cache may be float16.
 
     Raises:
         CheckFailed: its logits differ from the canonical ones by more than rounding.
@@ -60,17 +110,23 @@ def prepare(bundle: Bundle, feeds: dict[str, Array], folder: Path) -> Decoder:
     try:
         made = in_place.rewrite(onnx.load(source, load_external_data=False), graph.kv)
     except in_place.NotMatched as reason:
-        return Decoder(source, graph, feeds, reason=str(reason), attention=str(reason))
-    described = in_place.described(graph)
-    given = with_room(described, feeds)
-    compare = functools.partial(_compared, source, feeds, given=given, logits=_name(graph, "logits"), folder=folder)
-    rows, attention = [compare(made, "in place")], ""
+        return Decoder(source, graph, feeds, reason=str(reason), attention=str(reason), float32=str(reason))
+    canonical, described = _Canonical.run(source, graph, feeds), in_place.described(graph)
+    rows, attention = [canonical.row(made, "in place", folder)], ""
     try:
-        rows.append(compare(own_attention.rewrite(made, graph.kv.layers), "own attention"))
+        rows.append(canonical.row(own_attention.rewrite(made, graph.kv.layers), "own attention", folder))
     except in_place.NotMatched as reason:
         attention = str(reason)
+    float32 = attention or ("" if half else "asked for with --kv-cache fp32") or _too_large(canonical.largest)
+    if not float32:
+        row = _halved(canonical, made, folder)
+        float32 = "" if row.passed else _too_rough(row)
+        if row.passed:
+            rows.append(row)
+            described = in_place.described(graph, "float16")
     onnx.save(made, folder / source.name)
-    return Decoder(folder / source.name, described, given, tuple(rows), attention=attention)
+    given = with_room(described, feeds)
+    return Decoder(folder / source.name, described, given, tuple(rows), attention=attention, float32=float32)
 
 
 def with_room(graph: Graph, feeds: dict[str, Array]) -> dict[str, Array]:
@@ -80,22 +136,31 @@ def with_room(graph: Graph, feeds: dict[str, Array]) -> dict[str, Array]:
     for tensor in graph.inputs:
         value = feeds[tensor.name]
         past = tensor.role.startswith("past_")
-        given[tensor.name] = np.zeros((*value.shape[:2], count, value.shape[3]), value.dtype) if past else value
+        given[tensor.name] = np.zeros((*value.shape[:2], count, value.shape[3]), tensor.dtype) if past else value
     return given
 
 
-def _compared(
-    source: Path, feeds: dict[str, Array], model: onnx.ModelProto, form: str, *,
-    given: dict[str, Array], logits: str, folder: Path,
-) -> ParityRow:  # fmt: skip
-    # Links to the weights stand beside the graph for onnxruntime and go again: onnx reads no file that has several.
-    with tempfile.TemporaryDirectory(dir=folder) as beside:
-        path = quantise.linked(model, source.parent, Path(beside))
-        (wanted,), (found,) = quantise.run(source, feeds, [logits]), quantise.run(path, given, [logits])
-    value, tolerance = relative(found, wanted), TOLERANCES["logits_in_place"]
-    if value > tolerance:
-        raise CheckFailed(f"{source.name}, {form}: logits differ by {value:.2g} of the largest; nothing was changed.")
-    return ParityRow(f"decoder/{form}, fp32", "max difference of logits, relative", value, tolerance, True)
+def _too_large(largest: float) -> str:
+    """Why a cache with such a value is not float16; else empty."""
+    if largest <= LARGEST * _SHARE:
+        return ""
+    return (
+        f"a key or value is {largest:.3g} on the prompt measured on; float16 ends at {LARGEST:.0f}, and only "
+        f"{LARGEST * _SHARE:.0f} of that are used, for other prompts may give more"
+    )
+
+
+def _halved(canonical: _Canonical, made: onnx.ModelProto, folder: Path) -> ParityRow:
+    """The own attention over a cache in float16, everything else in fp32."""
+    assert canonical.graph.kv is not None
+    model = own_attention.rewrite(made, canonical.graph.kv.layers, "float16")
+    value = canonical.away(model, in_place.described(canonical.graph, "float16"), folder)
+    tolerance = TOLERANCES["logits_cache_fp16"]
+    return ParityRow("decoder/own attention, cache in fp16", _MEASURE, value, tolerance, value <= tolerance)
+
+
+def _too_rough(row: ParityRow) -> str:
+    return f"in float16 the logits differ by {row.value:.2g} of the largest, more than {row.tolerance:g}"
 
 
 def _name(graph: Graph, role: str) -> str:

@@ -11,7 +11,7 @@ reads the cache once per query head (docs/performance.md).
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeprune.engines.graph_view import Scope, attribute
 from edgeprune.manifest import Graph, KvSpec, Tensor
 
+CacheType = Literal["float32", "float16"]
 _MASK = "attention_mask"
 _OWN = "in_place."
 _CAPACITY = "C"
@@ -53,21 +54,21 @@ def rewrite(model: onnx.ModelProto, kv: KvSpec) -> onnx.ModelProto:
     return made
 
 
-def described(graph: Graph) -> Graph:
-    """The manifest's entry of the rewritten graph: a cache of the kind `fixed`, no mask."""
+def described(graph: Graph, cache: CacheType = "float32") -> Graph:
+    """The manifest's entry of the rewritten graph: a cache of the kind `fixed` of this element type, no mask."""
     assert graph.kv is not None
     sides = [
-        tuple(_with_capacity(tensor) for tensor in side if tensor.role != _MASK)
+        tuple(_with_capacity(tensor, cache) for tensor in side if tensor.role != _MASK)
         for side in (graph.inputs, graph.outputs)
     ]
-    kv = dataclasses.replace(graph.kv, kind="fixed")
+    kv = dataclasses.replace(graph.kv, kind="fixed", dtype=cache)
     return dataclasses.replace(graph, inputs=sides[0], outputs=sides[1], kv=kv)
 
 
-def _with_capacity(tensor: Tensor) -> Tensor:
+def _with_capacity(tensor: Tensor, cache: CacheType) -> Tensor:
     if not tensor.role.startswith(("past_", "present_")):
         return tensor
-    return dataclasses.replace(tensor, shape=(*tensor.shape[:2], _CAPACITY, *tensor.shape[3:]))
+    return dataclasses.replace(tensor, dtype=cache, shape=(*tensor.shape[:2], _CAPACITY, *tensor.shape[3:]))
 
 
 def _write(scope: Scope, name: str) -> onnx.NodeProto:

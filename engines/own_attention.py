@@ -10,14 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import onnx
-from onnx import helper
+from onnx import TensorProto, helper
 
-from edgeprune.engines.in_place import NotMatched
+from edgeprune.engines.in_place import CacheType, NotMatched
 from edgeprune.engines.passes.attention import Match, match
 from edgeprune.engines.passes.matching import Graph, Node
 
 DOMAIN = "edgeprune"
 OPERATOR = "CachedAttention"
+_TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16}
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,11 @@ class _Cached:
         )
 
 
-def rewrite(model: onnx.ModelProto, layers: int) -> onnx.ModelProto:
+def rewrite(model: onnx.ModelProto, layers: int, cache: CacheType = "float32") -> onnx.ModelProto:
     """A copy of a decoder made by `in_place.rewrite`, quantised or not; stored weights are not looked at.
+
+    Args:
+        cache: element type of past and present, float32 or float16; new keys and values are float32 in any case.
 
     Raises:
         NotMatched: precondition: each layer has one attention over what a ScatterND wrote. Postcondition: none is left.
@@ -54,6 +58,12 @@ def rewrite(model: onnx.ModelProto, layers: int) -> onnx.ModelProto:
         replaced[cached.found.last.output[0]] = [cached.node()]
         replaced |= {cached.keys.output[0]: [], cached.values.output[0]: []}
     graph.rewrite(replaced)
+    ports = {
+        name for cached in found for node in (cached.keys, cached.values) for name in (node.input[0], node.output[0])
+    }
+    for info in (*made.graph.input, *made.graph.output):
+        if info.name in ports:
+            info.type.tensor_type.elem_type = _TYPES[cache]
     made.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     return made
 

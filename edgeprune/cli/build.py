@@ -34,6 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="pictures and questions that give the ranges of int8 engines; default: the golden picture and question",
     )
     parser.add_argument(
+        "--kv-cache",
+        choices=("auto", "fp32"),
+        default="auto",
+        help="cpu: how the decoder keeps keys and values; auto: in fp16 unless they need fp32, which is then said",
+    )
+    parser.add_argument(
         "--no-timing-cache",
         action="store_true",
         help="TensorRT: neither reuse nor keep timings of kernels; TensorRT-RTX times none",
@@ -78,12 +84,21 @@ def _graphs(
         (cuda if for_cuda else cpu).require(bundle, target, precision)
         if args.calibrate is not None:
             raise UserError(f"{target.name} stores no ranges of activations: --calibrate is for TensorRT targets.")
-        if for_cuda and not _passes_lint(bundle, target):
-            return None
+        if for_cuda:
+            _refuse_cache(args, target)
+            if not _passes_lint(bundle, target):
+                return None
         _preflight(args, bundle, preflight.needs(bundle, precision))
         _announce(target, precision)
-        build = cuda.build if for_cuda else cpu.build
-        return build(bundle, target, precision, rebuild=args.rebuild, say=_say)
+        if for_cuda:
+            return cuda.build(bundle, target, precision, rebuild=args.rebuild, say=_say)
+        half = args.kv_cache == "auto"
+        return cpu.build(bundle, target, precision, rebuild=args.rebuild, half_cache=half, say=_say)
+
+
+def _refuse_cache(args: argparse.Namespace, target: Target) -> None:
+    if args.kv_cache != "auto":
+        raise UserError(f"--kv-cache is for the target cpu: on {target.name} the precision decides.")
 
 
 def _passes_lint(bundle: Bundle, target: Target) -> bool:
@@ -102,6 +117,7 @@ def _engines(
     from edgeprune.engines import engine_variant, preflight
 
     engine_variant.require(bundle, target, precision)
+    _refuse_cache(args, target)
     samples = None if args.calibrate is None else _samples(args.calibrate, bundle, precision)
     if not _passes_lint(bundle, target):
         return None

@@ -1,12 +1,92 @@
 // The inner loops of attention_kernel.cpp, which includes this file once per instruction set: EDGEPRUNE_TARGET is the
-// function attribute that chooses it. Eight rows of queries lie in the eight lanes of a vector, so that neither the
-// softmax nor the products need a sum across lanes; a row that is alone has its own form. No include guard on purpose.
+// function attribute that chooses it, EDGEPRUNE_F16C whether it converts halves. Eight rows of queries lie in the eight
+// lanes of a vector, so that neither the softmax nor the products need a sum across lanes; a row that is alone has its
+// own form. Element: what the cache holds, float or Half; sums are floats. No include guard on purpose.
 
 using Lanes = float __attribute__((vector_size(32)));
 using Whole = int32_t __attribute__((vector_size(32)));
+using Bits = uint32_t __attribute__((vector_size(32)));
+using Halves = Half __attribute__((vector_size(16)));
 using HalfLanes = float __attribute__((vector_size(16)));
 // The same in memory that is aligned to single numbers.
 using LooseLanes = float __attribute__((vector_size(32), aligned(4), may_alias));
+
+EDGEPRUNE_TARGET static inline void load(const float* from, Lanes& to) {
+    to = *reinterpret_cast<const LooseLanes*>(from);
+}
+
+// Exact for every finite half: its bits in a float's places are off by a power of two.
+EDGEPRUNE_TARGET static inline void load(const Half* from, Lanes& to) {
+#if EDGEPRUNE_F16C
+    to = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+#else
+    Halves halves;
+    __builtin_memcpy(&halves, from, sizeof halves);
+    const Bits bits = __builtin_convertvector(halves, Bits);
+    const Bits magnitude = (bits & 0x7fffU) << 13, sign = (bits & 0x8000U) << 16;
+    __builtin_memcpy(&to, &magnitude, sizeof to);
+    to *= 0x1p112F;
+    Bits signed_bits;
+    __builtin_memcpy(&signed_bits, &to, sizeof to);
+    signed_bits |= sign;
+    __builtin_memcpy(&to, &signed_bits, sizeof to);
+#endif
+}
+
+EDGEPRUNE_TARGET static inline float number(float stored) {
+    return stored;
+}
+
+EDGEPRUNE_TARGET static inline float number(Half stored) {
+    return half_to_float(stored);
+}
+
+// Rows of floats, `stride` apart.
+struct Wide {
+    const float* data;
+    int64_t stride;
+};
+
+// `rows` rows of `columns` numbers out of rows of `width`: where they lie, or copied to `room` (rows,columns).
+EDGEPRUNE_TARGET static inline Wide widened(const float* from, int64_t, int64_t, int64_t width, float*) {
+    return {from, width};
+}
+
+EDGEPRUNE_TARGET static inline Wide widened(const Half* from, int64_t rows, int64_t columns, int64_t width,
+                                            float* room) {
+    for (int64_t row = 0; row < rows; ++row) {
+        const Half* const source = from + row * width;
+        float* const to = room + row * columns;
+        int64_t i = 0;
+        for (; i + 8 <= columns; i += 8) {
+            Lanes eight;
+            load(source + i, eight);
+            *reinterpret_cast<LooseLanes*>(to + i) = eight;
+        }
+        for (; i < columns; ++i) to[i] = number(source[i]);
+    }
+    return {room, columns};
+}
+
+EDGEPRUNE_TARGET static bool narrow(const float* from, int64_t count, Half* to) {
+    bool fits = true;
+    int64_t i = 0;
+#if EDGEPRUNE_F16C
+    Whole all = Whole{} - 1;
+    for (; i + 8 <= count; i += 8) {
+        Lanes eight;
+        load(from + i, eight);
+        all &= (eight < Lanes{} + kHalfEnd) & (eight > Lanes{} - kHalfEnd);
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i), _mm256_cvtps_ph(eight, _MM_FROUND_TO_NEAREST_INT));
+    }
+    for (int64_t k = 0; k < 8; ++k) fits = fits && all[k] != 0;
+#endif
+    for (; i < count; ++i) {
+        fits = fits && from[i] < kHalfEnd && from[i] > -kHalfEnd;
+        to[i] = float_to_half(from[i]);
+    }
+    return fits;
+}
 
 // e^x for x <= 0, within 2 units in the last place; below -87 it is 0. x = n ln 2 + r, |r| <= ln 2 / 2, and the
 // Taylor polynomial of e^r.
@@ -30,68 +110,92 @@ EDGEPRUNE_TARGET static inline void exponential(Lanes& x) {
     x = kept ? sum * power : Lanes{};
 }
 
-// Logits of `count` keys (count,d) with the queries (d,8), to (count,8).
-EDGEPRUNE_TARGET static inline void logits_of(const float* keys, int64_t count, int64_t width, const float* query,
-                                              const float* ahead, Lanes* logits) {
+// Of `count` rows from `from` on, one prefetch for each line of the processor's cache.
+template <class Element>
+EDGEPRUNE_TARGET static inline void prefetch(const Element* from, int64_t count) {
+    constexpr int64_t kLine = 64 / sizeof(Element);
+    for (int64_t i = 0; i < count; i += kLine) __builtin_prefetch(from + i);
+}
+
+// Logits of `count` keys (count,d) with the queries (d,8), to (count,8). Meanwhile as many rows are fetched from
+// `ahead`.
+template <class Element>
+EDGEPRUNE_TARGET static inline void logits_of(const Element* keys, int64_t count, int64_t width, const float* query,
+                                              const Element* ahead, Lanes* logits) {
+    alignas(32) float room[8 * kColumns];
     int64_t j = 0;
     for (; j + 8 <= count; j += 8) {
-        const float* key = keys + j * width;
-        for (int64_t i = 0; i < 8 * width; i += 16) {
-            __builtin_prefetch(ahead + j * width + i);
-            __builtin_prefetch(key + kTile * width + i);
-        }
+        prefetch(ahead + j * width, 8 * width);
         Lanes a{}, b{}, c{}, d{}, e{}, f{}, g{}, h{};
-        for (int64_t i = 0; i < width; ++i) {
-            const Lanes q = *reinterpret_cast<const LooseLanes*>(query + i * kRows);
-            a += q * key[i];
-            b += q * key[i + width];
-            c += q * key[i + 2 * width];
-            d += q * key[i + 3 * width];
-            e += q * key[i + 4 * width];
-            f += q * key[i + 5 * width];
-            g += q * key[i + 6 * width];
-            h += q * key[i + 7 * width];
+        for (int64_t first = 0; first < width; first += kColumns) {
+            const int64_t columns = width - first < kColumns ? width - first : kColumns;
+            const Wide key = widened(keys + j * width + first, 8, columns, width, room);
+            for (int64_t i = 0; i < columns; ++i) {
+                const Lanes q = *reinterpret_cast<const LooseLanes*>(query + (first + i) * kRows);
+                const float* const column = key.data + i;
+                a += q * column[0];
+                b += q * column[key.stride];
+                c += q * column[2 * key.stride];
+                d += q * column[3 * key.stride];
+                e += q * column[4 * key.stride];
+                f += q * column[5 * key.stride];
+                g += q * column[6 * key.stride];
+                h += q * column[7 * key.stride];
+            }
         }
         const Lanes all[8] = {a, b, c, d, e, f, g, h};
         for (int64_t k = 0; k < 8; ++k) logits[j + k] = all[k];
     }
     for (; j < count; ++j) {
         Lanes sum{};
-        for (int64_t i = 0; i < width; ++i) {
-            sum += *reinterpret_cast<const LooseLanes*>(query + i * kRows) * keys[j * width + i];
+        for (int64_t first = 0; first < width; first += kColumns) {
+            const int64_t columns = width - first < kColumns ? width - first : kColumns;
+            const Wide key = widened(keys + j * width + first, 1, columns, width, room);
+            for (int64_t i = 0; i < columns; ++i) {
+                sum += *reinterpret_cast<const LooseLanes*>(query + (first + i) * kRows) * key.data[i];
+            }
         }
         logits[j] = sum;
     }
 }
 
-// Adds weights (count,8) times values (count,d) to four of the rows: sums (4,d), `weights` begins at the first of them.
-EDGEPRUNE_TARGET static inline void add_values(const float* values, int64_t count, int64_t width, const float* weights,
-                                               float* sums) {
+// Adds weights (count,8) times values (count,d) to the rows, four of them at a time: sums (rows to the next multiple of
+// 4,d). Meanwhile as many rows are fetched from `ahead`: the memory is never asked for more at once than it gives.
+template <class Element>
+EDGEPRUNE_TARGET static inline void add_values(const Element* values, int64_t count, int64_t width,
+                                               const float* weights, int64_t rows, float* sums, const Element* ahead) {
+    alignas(32) float room[kTile * 16];
     int64_t i = 0;
     for (; i + 16 <= width; i += 16) {
-        Lanes s[4][2];
-        for (int64_t row = 0; row < 4; ++row) {
-            s[row][0] = *reinterpret_cast<const LooseLanes*>(sums + row * width + i);
-            s[row][1] = *reinterpret_cast<const LooseLanes*>(sums + row * width + i + 8);
-        }
-        const float* value = values + i;
-        for (int64_t j = 0; j < count; ++j, value += width) {
-            const Lanes first = *reinterpret_cast<const LooseLanes*>(value);
-            const Lanes second = *reinterpret_cast<const LooseLanes*>(value + 8);
+        const Wide columns = widened(values + i, count, 16, width, room);
+        for (int64_t first = 0; first < rows; first += 4) {
+            float* const to = sums + first * width + i;
+            Lanes s[4][2];
             for (int64_t row = 0; row < 4; ++row) {
-                s[row][0] += first * weights[j * kRows + row];
-                s[row][1] += second * weights[j * kRows + row];
+                load(to + row * width, s[row][0]);
+                load(to + row * width + 8, s[row][1]);
             }
-        }
-        for (int64_t row = 0; row < 4; ++row) {
-            *reinterpret_cast<LooseLanes*>(sums + row * width + i) = s[row][0];
-            *reinterpret_cast<LooseLanes*>(sums + row * width + i + 8) = s[row][1];
+            const float* value = columns.data;
+            const Element* line = ahead + i * count;
+            for (int64_t j = 0; j < count; ++j, value += columns.stride, line += 16) {
+                __builtin_prefetch(line);
+                const Lanes low = *reinterpret_cast<const LooseLanes*>(value);
+                const Lanes high = *reinterpret_cast<const LooseLanes*>(value + 8);
+                for (int64_t row = 0; row < 4; ++row) {
+                    s[row][0] += low * weights[j * kRows + first + row];
+                    s[row][1] += high * weights[j * kRows + first + row];
+                }
+            }
+            for (int64_t row = 0; row < 4; ++row) {
+                *reinterpret_cast<LooseLanes*>(to + row * width) = s[row][0];
+                *reinterpret_cast<LooseLanes*>(to + row * width + 8) = s[row][1];
+            }
         }
     }
     for (; i < width; ++i) {
-        for (int64_t row = 0; row < 4; ++row) {
+        for (int64_t row = 0; row < rows; ++row) {
             float sum = sums[row * width + i];
-            for (int64_t j = 0; j < count; ++j) sum += weights[j * kRows + row] * values[j * width + i];
+            for (int64_t j = 0; j < count; ++j) sum += weights[j * kRows + row] * number(values[j * width + i]);
             sums[row * width + i] = sum;
         }
     }
@@ -99,7 +203,8 @@ EDGEPRUNE_TARGET static inline void add_values(const float* values, int64_t coun
 
 // One block of 8 rows over the places [begin, end) of one key head, a tile of them after the other, with the largest
 // logit so far taken off before the exponential.
-EDGEPRUNE_TARGET static void run_block(const Block& block, const float* keys, const float* values, int64_t begin,
+template <class Element>
+EDGEPRUNE_TARGET static void run_block(const Block& block, const Element* keys, const Element* values, int64_t begin,
                                        int64_t end, int64_t width) {
     Whole limits;
     __builtin_memcpy(&limits, block.limits, sizeof limits);
@@ -131,10 +236,8 @@ EDGEPRUNE_TARGET static void run_block(const Block& block, const float* keys, co
             float* sums = block.sums + row * width;
             for (int64_t i = 0; i < width; ++i) sums[i] *= shrink[row];
         }
-        for (int64_t row = 0; row < block.rows; row += 4) {
-            add_values(values + first * width, count, width, reinterpret_cast<const float*>(weights) + row,
-                       block.sums + row * width);
-        }
+        add_values(values + first * width, count, width, reinterpret_cast<const float*>(weights), block.rows,
+                   block.sums, keys + (first + kTile) * width);
     }
     for (int64_t row = 0; row < block.rows; ++row) {
         block.state[2 * row] = largest[row];
@@ -151,46 +254,52 @@ EDGEPRUNE_TARGET static inline float sum_of(const Lanes& lanes) {
 }
 
 // Logits of `count` keys (count,d) with one query (d).
-EDGEPRUNE_TARGET static inline void logits_of_one(const float* keys, int64_t count, int64_t width, const float* query,
-                                                  const float* ahead, float* logits) {
+template <class Element>
+EDGEPRUNE_TARGET static inline void logits_of_one(const Element* keys, int64_t count, int64_t width, const float* query,
+                                                  const Element* ahead, float* logits) {
     for (int64_t j = 0; j < count; j += 4) {
         // Behind the last key the last one is read again.
-        const float* key[4];
+        const Element* key[4];
         for (int64_t k = 0; k < 4; ++k) key[k] = keys + (j + k < count ? j + k : count - 1) * width;
-        for (int64_t i = 0; i < 4 * width; i += 16) {
-            __builtin_prefetch(ahead + j * width + i);
-            __builtin_prefetch(key[0] + kTile * width + i);
-        }
+        prefetch(ahead + j * width, 4 * width);
+        prefetch(key[0] + kTile * width, 4 * width);
         Lanes sums[4]{};
         int64_t i = 0;
         for (; i + 8 <= width; i += 8) {
             const Lanes q = *reinterpret_cast<const LooseLanes*>(query + i);
-            for (int64_t k = 0; k < 4; ++k) sums[k] += q * *reinterpret_cast<const LooseLanes*>(key[k] + i);
+            for (int64_t k = 0; k < 4; ++k) {
+                Lanes eight;
+                load(key[k] + i, eight);
+                sums[k] += q * eight;
+            }
         }
         for (int64_t k = 0; k < 4; ++k) {
             float sum = sum_of(sums[k]);
-            for (int64_t rest = i; rest < width; ++rest) sum += query[rest] * key[k][rest];
+            for (int64_t rest = i; rest < width; ++rest) sum += query[rest] * number(key[k][rest]);
             logits[j + k] = sum;
         }
     }
 }
 
 // Adds weights (count) times values (count,d), `kVectors` times 8 of their columns, to sums.
-template <int64_t kVectors>
-EDGEPRUNE_TARGET static inline void add_columns(const float* values, int64_t count, int64_t width, const float* weights,
-                                                float shrink, float* sums) {
+template <int64_t kVectors, class Element>
+EDGEPRUNE_TARGET static inline void add_columns(const Element* values, int64_t count, int64_t width,
+                                                const float* weights, float shrink, float* sums) {
     Lanes s[kVectors];
     for (int64_t k = 0; k < kVectors; ++k) s[k] = *reinterpret_cast<const LooseLanes*>(sums + 8 * k) * shrink;
     for (int64_t j = 0; j < count; ++j, values += width) {
         for (int64_t k = 0; k < kVectors; ++k) {
-            s[k] += *reinterpret_cast<const LooseLanes*>(values + 8 * k) * weights[j];
+            Lanes eight;
+            load(values + 8 * k, eight);
+            s[k] += eight * weights[j];
         }
     }
     for (int64_t k = 0; k < kVectors; ++k) *reinterpret_cast<LooseLanes*>(sums + 8 * k) = s[k];
 }
 
 // The same as run_block for a single row, the query (d): no lane is left idle.
-EDGEPRUNE_TARGET static void run_row(const Block& block, const float* keys, const float* values, int64_t begin,
+template <class Element>
+EDGEPRUNE_TARGET static void run_row(const Block& block, const Element* keys, const Element* values, int64_t begin,
                                      int64_t end, int64_t width) {
     float largest = kNothingSeen;
     Lanes total{};
@@ -199,7 +308,7 @@ EDGEPRUNE_TARGET static void run_row(const Block& block, const float* keys, cons
     for (int64_t first = begin; first < end; first += kTile) {
         const int64_t count = end - first < kTile ? end - first : kTile;
         const int64_t vectors = (count + 7) / 8;
-        const float* const tile = values + first * width;
+        const Element* const tile = values + first * width;
         weights[vectors - 1] = Lanes{};
         logits_of_one(keys + first * width, count, width, block.query, tile, weight);
         for (int64_t j = count; j < 8 * vectors; ++j) weight[j] = kHidden;
@@ -222,7 +331,7 @@ EDGEPRUNE_TARGET static void run_row(const Block& block, const float* keys, cons
         for (; i + 8 <= width; i += 8) add_columns<1>(tile + i, count, width, weight, shrink[0], block.sums + i);
         for (; i < width; ++i) {
             float sum = block.sums[i] * shrink[0];
-            for (int64_t j = 0; j < count; ++j) sum += weight[j] * tile[j * width + i];
+            for (int64_t j = 0; j < count; ++j) sum += weight[j] * number(tile[j * width + i]);
             block.sums[i] = sum;
         }
     }

@@ -3,6 +3,13 @@
 #include <algorithm>
 #include <cmath>
 
+#include "float16.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <immintrin.h>
+#endif
+
 namespace edgeprune::attention {
 namespace {
 
@@ -10,6 +17,7 @@ constexpr int64_t kRows = 8;          // of queries in a block: lanes of a vecto
 constexpr int64_t kTile = 64;         // places whose keys and values stay in the first cache level
 constexpr int64_t kGroup = 4;         // blocks of one task; they share what is read of the cache
 constexpr int64_t kTasksWanted = 16;  // enough for several threads to end at the same time
+constexpr int64_t kColumns = 64;      // of keys that are converted at a time
 constexpr float kNothingSeen = -1e30F;
 constexpr float kHidden = -3e38F;
 
@@ -25,30 +33,51 @@ struct Block {
 
 namespace portable {
 #define EDGEPRUNE_TARGET
+#define EDGEPRUNE_F16C 0
 #include "attention_body.h"
+#undef EDGEPRUNE_F16C
 #undef EDGEPRUNE_TARGET
 }  // namespace portable
 
 #if defined(__x86_64__)
 namespace avx2 {
-#define EDGEPRUNE_TARGET __attribute__((target("avx2,fma")))
+#define EDGEPRUNE_TARGET __attribute__((target("avx2,fma,f16c")))
+#define EDGEPRUNE_F16C 1
 #include "attention_body.h"
+#undef EDGEPRUNE_F16C
 #undef EDGEPRUNE_TARGET
 }  // namespace avx2
 
+// Some compilers do not know f16c by name.
+bool has_f16c() noexcept {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+
 bool has_avx2() noexcept {
-    static const bool has = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    static const bool has = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
     return has;
 }
 #endif
 
-using RunBlock = void (*)(const Block&, const float*, const float*, int64_t, int64_t, int64_t);
+// The places [begin, end) of one key head, whose keys and values (C,d) begin at these.
+struct Places {
+    const void *keys, *values;
+    int64_t begin, end, width;
+};
 
-RunBlock run_block(bool single, [[maybe_unused]] bool portable_only) noexcept {
+template <class Element>
+void run_block(const Block& block, const Places& in, bool single, [[maybe_unused]] bool portable_only) noexcept {
+    const auto* const keys = static_cast<const Element*>(in.keys);
+    const auto* const values = static_cast<const Element*>(in.values);
 #if defined(__x86_64__)
-    if (!portable_only && has_avx2()) return single ? avx2::run_row : avx2::run_block;
+    if (!portable_only && has_avx2()) {
+        const auto run = single ? avx2::run_row<Element> : avx2::run_block<Element>;
+        return run(block, keys, values, in.begin, in.end, in.width);
+    }
 #endif
-    return single ? portable::run_row : portable::run_block;
+    const auto run = single ? portable::run_row<Element> : portable::run_block<Element>;
+    run(block, keys, values, in.begin, in.end, in.width);
 }
 
 int64_t ceiling(int64_t value, int64_t step) noexcept {
@@ -56,6 +85,13 @@ int64_t ceiling(int64_t value, int64_t step) noexcept {
 }
 
 }  // namespace
+
+bool to_halves(const float* from, int64_t count, Half* to, [[maybe_unused]] bool portable) noexcept {
+#if defined(__x86_64__)
+    if (!portable && has_avx2()) return avx2::narrow(from, count, to);
+#endif
+    return portable::narrow(from, count, to);
+}
 
 Plan::Plan(const Problem& problem, bool portable)
     : problem_(problem), portable_(portable), share_(problem.heads / problem.kv_heads), rows_(share_ * problem.fresh) {
@@ -107,8 +143,11 @@ void Plan::run(size_t task) noexcept {
     const int64_t chunk = rest % chunks_;
     const int64_t group = (rest /= chunks_) % groups_;
     const int64_t head = rest / groups_, batch = head / p.kv_heads;  // head: of all batches
-    const float* const keys = p.keys + head * p.capacity * p.width;
-    const float* const values = p.values + head * p.capacity * p.width;
+    const size_t element = p.stored == Stored::float16 ? sizeof(Half) : sizeof(float);
+    const size_t offset = static_cast<size_t>(head * p.capacity * p.width) * element;
+    const void* const keys = static_cast<const char*>(p.keys) + offset;
+    const void* const values = static_cast<const char*>(p.values) + offset;
+    const auto run = p.stored == Stored::float16 ? run_block<Half> : run_block<float>;
     for (int64_t index = group * kGroup; index < std::min(blocks_, (group + 1) * kGroup); ++index) {
         const int32_t* const limits = limits_.data() + (batch * blocks_ + index) * kRows;
         const auto [least, most] = std::minmax_element(limits, limits + kRows);
@@ -120,7 +159,7 @@ void Plan::run(size_t task) noexcept {
                           sums_.data() + slot * kRows * p.width,
                           state_.data() + slot * kRows * 2};
         const int64_t begin = chunk * chunk_, end = std::min<int64_t>(begin + chunk_, *most);
-        run_block(rows_ == 1, portable_)(block, keys, values, begin, end, p.width);
+        run(block, {keys, values, begin, end, p.width}, rows_ == 1, portable_);
         if (chunks_ > 1) continue;
         for (int64_t row = 0; row < block.rows; ++row) {
             write(batch, head % p.kv_heads, index * kRows + row, block.sums + row * p.width, block.state[2 * row + 1]);

@@ -1,6 +1,6 @@
 // Attention over a key-value cache of fixed capacity, on one processor core per task; no onnxruntime in here.
-// Each key and value is read once for all query heads of its group. B batch, H query heads, G = H / Hkv, T new
-// tokens, C places of the cache, d head width.
+// Each key and value is read once for all query heads of its group; sums are floats, whatever the cache holds. B batch,
+// H query heads, G = H / Hkv, T new tokens, C places of the cache, d head width.
 #pragma once
 
 #include <cstddef>
@@ -9,15 +9,23 @@
 
 namespace edgeprune::attention {
 
+using Half = uint16_t;                   // bits of an IEEE 754 binary16
+constexpr float kHalfEnd = 65520;        // what is as large rounds to infinity
+enum class Stored { float32, float16 };  // what a cache holds
+
 struct Problem {
     int64_t batch, heads, kv_heads, fresh, capacity, width;  // B, H, Hkv, T, C, d
     float scale;                                             // of the logits
     const float* query;                                      // (B,H,T,d)
-    const float* keys;                                       // (B,Hkv,C,d)
-    const float* values;                                     // (B,Hkv,C,d)
-    const int64_t* positions;                                // (B,T), each in [0, C): its own place, the last it sees
-    float* mixed;                                            // (B,H,T,d), written
+    Stored stored;
+    const void* keys;          // (B,Hkv,C,d); halves that are seen must be finite
+    const void* values;        // (B,Hkv,C,d)
+    const int64_t* positions;  // (B,T), each in [0, C): its own place, the last it sees
+    float* mixed;              // (B,H,T,d), written
 };
+
+// Rounds floats to the nearest halves, ties to even. Returns whether each is a number whose half is finite.
+bool to_halves(const float* from, int64_t count, Half* to, bool portable = false) noexcept;
 
 // The work cut into tasks of (batch, key head, rows of queries, places of the cache). Any thread may run any task,
 // each once; finish() comes after the last. May throw std::bad_alloc in the constructor only.

@@ -1,6 +1,8 @@
 #include "attention_op.h"
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstring>
 #include <exception>
 #include <map>
@@ -13,6 +15,8 @@
 
 namespace edgeprune {
 namespace {
+
+using attention::Stored;
 
 enum Input : size_t { kQuery, kNewKey, kNewValue, kPastKey, kPastValue, kPositions, kInputs };
 enum Output : size_t { kMixed, kPresentKey, kPresentValue, kOutputs };
@@ -31,12 +35,12 @@ struct Tensor {
     size_t rank = 0;
     void* data = nullptr;
     const float* floats() const { return static_cast<const float*>(data); }
-    size_t bytes() const { return static_cast<size_t>(shape[0] * shape[1] * shape[2] * shape[3]) * sizeof(float); }
+    size_t elements() const { return static_cast<size_t>(shape[0] * shape[1] * shape[2] * shape[3]); }
 };
 
 class Kernel {
 public:
-    Kernel(const ort::Slot* table, const ort::KernelInfo* info) : api_(table) {
+    Kernel(const ort::Slot* table, const ort::KernelInfo* info, Stored stored) : api_(table), stored_(stored) {
         check(api_.attribute_float(info, "scale", &scale_));
     }
 
@@ -51,7 +55,7 @@ public:
             written(in[kPastValue], in[kNewValue], in[kPositions], output(context, kPresentValue, in[kPastValue]));
         const auto& query = in[kQuery].shape;
         attention::Plan plan({query[0], query[1], keys.shape[1], query[2], keys.shape[2], query[3], scale_,
-                              in[kQuery].floats(), keys.floats(), values.floats(),
+                              in[kQuery].floats(), stored_, keys.data, values.data,
                               static_cast<const int64_t*>(in[kPositions].data), static_cast<float*>(mixed.data)});
         run(context, plan);
     }
@@ -117,18 +121,29 @@ private:
 
     // `present` with the tokens of `past`, and the new ones at their positions.
     Tensor written(const Tensor& past, const Tensor& fresh, const Tensor& positions, const Tensor& present) const {
-        if (present.data != past.data) std::memcpy(present.data, past.data, past.bytes());
+        const size_t element = stored_ == Stored::float16 ? sizeof(attention::Half) : sizeof(float);
+        if (present.data != past.data) std::memcpy(present.data, past.data, past.elements() * element);
         const int64_t heads = past.shape[1], places = past.shape[2], width = past.shape[3], count = fresh.shape[2];
         const auto* position = static_cast<const int64_t*>(positions.data);
         const float* from = fresh.floats();
         for (int64_t head = 0; head < past.shape[0] * heads; ++head) {
-            float* const to = static_cast<float*>(present.data) + head * places * width;
             for (int64_t t = 0; t < count; ++t, from += width) {
-                const int64_t place = position[head / heads * count + t];
-                std::memcpy(to + place * width, from, static_cast<size_t>(width) * sizeof(float));
+                const int64_t place = (head * places + position[head / heads * count + t]) * width;
+                write_row(from, width, static_cast<char*>(present.data) + static_cast<size_t>(place) * element);
             }
         }
         return present;
+    }
+
+    void write_row(const float* from, int64_t width, void* to) const {
+        if (stored_ == Stored::float32) {
+            std::memcpy(to, from, static_cast<size_t>(width) * sizeof(float));
+        } else if (!attention::to_halves(from, width, static_cast<attention::Half*>(to))) {
+            const auto fits = [](float value) { return std::fabs(value) < attention::kHalfEnd; };
+            refuse(
+                "a key or value of " + std::to_string(*std::find_if_not(from, from + width, fits)) +
+                " does not fit a cache in float16, which ends at 65504; build the variant again with --kv-cache fp32");
+        }
     }
 
     [[noreturn]] void refuse(const std::string& why) const {
@@ -136,6 +151,7 @@ private:
     }
 
     ort::OpApi api_;
+    Stored stored_;
     float scale_ = 1;
 };
 
@@ -154,8 +170,9 @@ ort::Status* guarded(const ort::OpApi& api, const Work& work) noexcept {
     }
 }
 
+template <Stored stored>
 ort::Status* create(const ort::CustomOp*, const ort::Slot* table, const ort::KernelInfo* info, void** kernel) {
-    return guarded(ort::OpApi(table), [&] { *kernel = std::make_unique<Kernel>(table, info).release(); });
+    return guarded(ort::OpApi(table), [&] { *kernel = std::make_unique<Kernel>(table, info, stored).release(); });
 }
 
 ort::Status* compute(void* kernel, ort::KernelContext* context) {
@@ -167,21 +184,31 @@ void destroy(void* kernel) {
     const std::unique_ptr<Kernel> owned(static_cast<Kernel*>(kernel));
 }
 
+bool is_cache(size_t input) {
+    return input == kPastKey || input == kPastValue;
+}
+
+// onnxruntime takes the one whose types are those of the node.
+template <Stored stored>
 ort::CustomOp described() {
+    constexpr int32_t kCache = stored == Stored::float16 ? ort::kFloat16 : ort::kFloat32;
     ort::CustomOp op{};
     op.version = ort::kApiVersion;
     op.name = [](const ort::CustomOp*) { return "CachedAttention"; };
     op.provider = [](const ort::CustomOp*) { return "CPUExecutionProvider"; };
     op.input_count = [](const ort::CustomOp*) -> size_t { return kInputs; };
     op.input_type = [](const ort::CustomOp*, size_t index) -> int32_t {
+        if (is_cache(index)) return kCache;
         return index == kPositions ? ort::kInt64 : ort::kFloat32;
     };
     op.output_count = [](const ort::CustomOp*) -> size_t { return kOutputs; };
-    op.output_type = [](const ort::CustomOp*, size_t) -> int32_t { return ort::kFloat32; };
+    op.output_type = [](const ort::CustomOp*, size_t index) -> int32_t {
+        return index == kMixed ? ort::kFloat32 : kCache;
+    };
     op.input_characteristic = [](const ort::CustomOp*, size_t) -> int32_t { return ort::kRequired; };
     op.output_characteristic = [](const ort::CustomOp*, size_t) -> int32_t { return ort::kRequired; };
     op.input_memory = [](const ort::CustomOp*, size_t) -> int32_t { return ort::kOperandDefault; };
-    op.create_kernel_v2 = create;
+    op.create_kernel_v2 = create<stored>;
     op.compute_v2 = compute;
     op.destroy = destroy;
     op.start_version = [](const ort::CustomOp*) { return 1; };
@@ -192,7 +219,7 @@ ort::CustomOp described() {
 }  // namespace
 
 ort::Status* own_operators(const ort::Slot* table, ort::CustomOpDomain** domain) {
-    static const ort::CustomOp op = described();
+    static const std::array<ort::CustomOp, 2> ops{described<Stored::float32>(), described<Stored::float16>()};
     static std::mutex mutex;
     static auto* const domains = new std::map<const ort::Slot*, ort::CustomOpDomain*>;
     const ort::OpApi api(table);
@@ -201,7 +228,9 @@ ort::Status* own_operators(const ort::Slot* table, ort::CustomOpDomain** domain)
     if (known == nullptr) {
         ort::CustomOpDomain* made = nullptr;
         ort::Status* status = api.create_domain("edgeprune", &made);
-        if (status == nullptr) status = api.add_op(made, &op);
+        for (const ort::CustomOp& op : ops) {
+            if (status == nullptr) status = api.add_op(made, &op);
+        }
         if (status != nullptr) return status;
         known = made;
     }

@@ -57,7 +57,7 @@ def test_parity_is_what_onnxruntime_gives(built: pathlib.Path, tiny_bundle: path
     variant = entry(built)
     assert {row["stage"] for row in variant["parity"]} == {
         *(f"vision/{name}" for name in variant["graphs"]["vision"]), "decoder/decoder", "decoder/in place, fp32",
-        "decoder/own attention, fp32",
+        "decoder/own attention, fp32", "decoder/own attention, cache in fp16",
     }  # fmt: skip
     assert all(row["passed"] and row["value"] <= row["tolerance"] for row in variant["parity"])
     pixels = np.random.default_rng(3).normal(size=(1, 3, 56, 56)).astype(np.float32)
@@ -100,6 +100,7 @@ def test_int4_holds_blocks_that_standard_operators_unpack(tiny_bundle: pathlib.P
         "decoder/decoder": TOLERANCES["logits_int4"],
         "decoder/in place, fp32": TOLERANCES["logits_in_place"],
         "decoder/own attention, fp32": TOLERANCES["logits_in_place"],
+        "decoder/own attention, cache in fp16": TOLERANCES["logits_cache_fp16"],
     }
     assert json.loads((copy / variant["build"]).read_text())["min_onnxruntime"] == "1.18"
     path = copy / variant["graphs"]["decoder"]["file"]
@@ -131,7 +132,8 @@ def test_int8_and_int4_decoders_share_a_cache_written_in_place(
     assert "MatMulNBits" in operators[1]
     assert all("CachedAttention" in found and "ScatterND" not in found for found in operators)
     cache = json.loads((copy / variant["build"]).read_text())["cache"]
-    assert cache == {"kind": "fixed", "attention": "edgeprune:CachedAttention"}
+    assert cache == {"kind": "fixed", "dtype": "float16", "attention": "edgeprune:CachedAttention"}
+    assert all(graph["kv"]["dtype"] == "float16" for graph in graphs)
     stages = {row["stage"]: row for row in variant["parity"]}
     assert stages["decoder/in place, fp32"]["tolerance"] == TOLERANCES["logits_in_place"]
     assert stages["decoder/step"]["tolerance"] == TOLERANCES["logits_int4"]

@@ -180,20 +180,42 @@ def test_prompt_text_is_no_special_token_unless_allowed(model: Model) -> None:
         model.ask(None, "<image>", max_new_tokens=1, allow_special=True)
 
 
-def test_half_precision_stays_inside(write_bundle: BundleWriter, model: Model) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        tiny_graphs.Options(half=True),
+        tiny_graphs.Options(half=True, cache="fixed"),
+        tiny_graphs.Options(half_cache=True, cache="fixed"),
+    ],
+    ids=["all of a growing cache", "all of a cache in place", "the cache in place alone"],
+)
+def test_half_precision_stays_inside(write_bundle: BundleWriter, model: Model, options: tiny_graphs.Options) -> None:
     pixels = picture(9)
-    with Model.open(write_bundle(tiny_graphs.Options(half=True))) as half:
+    with Model.open(write_bundle(options)) as half:
         assert half.describe()["kv_bytes_per_token"] * 2 == model.describe()["kv_bytes_per_token"]
         with half.new_session() as session:
             session.add_image(pixels, keep=0.5)
             answer = session.generate(QUESTION, max_new_tokens=4, ignore_eos=True)
             embeds, logits = session.image_embeds(0), session.prefill_logits()
+        kept = places(half, answer.kv_tokens)
     with model.new_session() as session:
         session.add_image(pixels, keep=0.5)
         session.generate(QUESTION, max_new_tokens=4, ignore_eos=True)
-        np.testing.assert_array_equal(embeds, session.image_embeds(0).astype(np.float16).astype(np.float32))
+        exact = session.image_embeds(0)
+        wanted = exact.astype(np.float16).astype(np.float32) if options.half else exact
+        np.testing.assert_array_equal(embeds, wanted)
         np.testing.assert_allclose(logits, session.prefill_logits(), atol=2e-2 * np.abs(logits).max())
-    assert answer.timings.kv_bytes == answer.kv_tokens * 64
+    assert answer.timings.kv_bytes == kept * 64
+
+
+def test_a_value_that_a_half_cache_cannot_hold_is_an_error(write_bundle: BundleWriter) -> None:
+    """Values up to 1e6: the standard operators of the first layer would make Inf of them; ours says what to do."""
+    bundle = write_bundle(tiny_graphs.Options(half_cache=True, cache="fixed", stored=1e6))
+    with (
+        Model.open(bundle) as half,
+        pytest.raises(NativeError, match=r"does not fit a cache in float16.*--kv-cache fp32"),
+    ):
+        half.ask(None, QUESTION, max_new_tokens=1)
 
 
 def test_timings_add_up(session: Session, model: Model) -> None:

@@ -37,10 +37,14 @@ class Options:
         slow: stage (vision, decoder) -> loop iterations that cost time and change nothing; "prefill": per 32 new
             positions of a decoder run, so that short runs have none.
         context_length: of the manifest.
-        cache: kind of the KV cache; "fixed" writes in place, in float32 the last layer by the library's own operator.
+        cache: kind of the KV cache; "fixed" writes in place, the last layer by the library's own operator.
+        half_cache: the KV cache is float16.
+        stored: factor of every key and value.
     """
 
     half: bool = False
+    half_cache: bool = False
+    stored: float = 1.0
     slow: dict[str, int] = field(default_factory=dict)
     context_length: int = 512
     cache: str = "growing"
@@ -172,6 +176,10 @@ def _float(options: Options) -> str:
     return "float16" if options.half else "float32"
 
 
+def _cache(options: Options) -> str:
+    return "float16" if options.half or options.half_cache else "float32"
+
+
 def vision(options: Options, *, keep: int | None) -> tuple[onnx.ModelProto, list[Any], list[Any]]:
     """keep: None makes K the length of keep_slots; N keeps all and gives no scores; another count is baked in."""
     k: int | str = "K" if keep is None else keep
@@ -208,7 +216,7 @@ def embedding(options: Options) -> tuple[onnx.ModelProto, list[Any], list[Any]]:
 
 
 def decoder(options: Options) -> tuple[onnx.ModelProto, list[Any], list[Any]]:
-    dtype = _float(options)
+    dtype, stored = _float(options), _cache(options)
     inputs = [
         _spec("inputs_embeds", dtype, 1, "T", WIDTH),
         _spec("position_ids", "int64", 1, "T"),
@@ -224,15 +232,17 @@ def decoder(options: Options) -> tuple[onnx.ModelProto, list[Any], list[Any]]:
     value = b.op("Tanh", b.op("MatMul", rows, b.constant(w["value"], np.float32)))
     share = b.op("Div", b.op("Cast", "t_position_ids", to=TensorProto.FLOAT), b.constant(64.0, np.float32))
     factor = b.op("Unsqueeze", b.op("Add", share, b.constant(1.0, np.float32)), b.constant([2]))
+    factor = b.op("Mul", factor, b.constant(options.stored, np.float32))
     heads = b.op("Reshape", b.op("Mul", value, factor), b.constant([0, 0, HEADS, HEAD_DIM]))
-    new = b.op("Cast", b.op("Transpose", heads, perm=[0, 2, 1, 3]), to=_proto(dtype))
+    plain = b.op("Transpose", heads, perm=[0, 2, 1, 3])
+    new = b.op("Cast", plain, to=_proto(stored))
     mask = b.op("Cast", _seen(b) if options.cache == "fixed" else "t_attention_mask", to=TensorProto.FLOAT)
     weight = b.op("Unsqueeze", b.op("Div", mask, b.op("ReduceSum", mask)), b.constant([1, 3]))
     total = None
     for layer in range(LAYERS):
         for part in ("key", "value"):
-            past = _spec(f"past_{part}.{layer}", dtype, 1, HEADS, f"P{layer}", HEAD_DIM)
-            present = _spec(f"present_{part}.{layer}", dtype, 1, HEADS, f"S{layer}", HEAD_DIM)
+            past = _spec(f"past_{part}.{layer}", stored, 1, HEADS, f"P{layer}", HEAD_DIM)
+            present = _spec(f"present_{part}.{layer}", stored, 1, HEADS, f"S{layer}", HEAD_DIM)
             inputs.append(past)
             outputs.append(present)
             if options.cache == "fixed":
@@ -244,7 +254,7 @@ def decoder(options: Options) -> tuple[onnx.ModelProto, list[Any], list[Any]]:
             else:
                 b.op("Concat", past["name"], new, axis=2, output=present["name"])
         if _own(options, layer):
-            mean = _own_mean(b, new, layer)
+            mean = _own_mean(b, plain, layer)
         else:
             values = b.op("Cast", f"t_present_value_{layer}", to=TensorProto.FLOAT)
             mean = b.op("ReduceSum", b.op("Mul", values, weight), b.constant([2]), keepdims=1)
@@ -264,7 +274,7 @@ def decoder(options: Options) -> tuple[onnx.ModelProto, list[Any], list[Any]]:
 
 
 def _own(options: Options, layer: int) -> bool:
-    return options.cache == "fixed" and not options.half and layer == LAYERS - 1
+    return options.cache == "fixed" and layer == LAYERS - 1
 
 
 def _own_mean(b: _Builder, new: str, layer: int) -> str:
@@ -345,7 +355,7 @@ def write_bundle(
     options = options or Options()
     (path / "onnx").mkdir(parents=True)
     (path / "tokenizer").mkdir()
-    kv = {"kind": options.cache, "layers": LAYERS, "heads": HEADS, "head_dim": HEAD_DIM, "dtype": _float(options)}
+    kv = {"kind": options.cache, "layers": LAYERS, "heads": HEADS, "head_dim": HEAD_DIM, "dtype": _cache(options)}
     graphs: dict[str, Any] = {"vision": {}}
     for name, keep in METHODS.items():
         graphs["vision"][name] = [_save(path, "vision", f"vision-{name}", vision(options, keep=keep))]

@@ -1,17 +1,23 @@
-// Driven by tests/runtime/test_attention.py: tasks of one attention run on four threads, in both forms of a task (a row
-// alone, rows in lanes), with the instructions chosen here and with the portable ones, compared with sums in double.
-// Prints the largest difference of each.
+// Driven by tests/runtime/test_attention_kernel.py: tasks of one attention run on four threads, in both forms of a task
+// (a row alone, rows in lanes), with the instructions chosen here and with the portable ones, over a cache of floats
+// and one of halves, compared with sums in double of what the cache holds. Prints the largest difference of each. Then
+// every half, there and back, and what has no half.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <random>
 #include <thread>
 #include <vector>
 
 #include "attention_kernel.h"
+#include "float16.h"
 
+using edgeprune::attention::Half;
 using edgeprune::attention::Plan;
 using edgeprune::attention::Problem;
+using edgeprune::attention::Stored;
+using edgeprune::attention::to_halves;
 
 namespace {
 
@@ -23,17 +29,18 @@ std::vector<float> drawn(std::mt19937& random, int64_t count) {
 }
 
 // One row of the result, in double.
-std::vector<double> expected(const Problem& p, int64_t batch, int64_t head, int64_t fresh) {
+std::vector<double> expected(const Problem& p, const float* keys, const float* values, int64_t batch, int64_t head,
+                             int64_t fresh) {
     const float* query = p.query + ((batch * p.heads + head) * p.fresh + fresh) * p.width;
     const int64_t first = (batch * p.kv_heads + head / (p.heads / p.kv_heads)) * p.capacity;
     std::vector<double> sums(static_cast<size_t>(p.width));
     double total = 0;
     for (int64_t j = 0; j <= p.positions[batch * p.fresh + fresh]; ++j) {
         double logit = 0;
-        for (int64_t i = 0; i < p.width; ++i) logit += double{query[i]} * p.keys[(first + j) * p.width + i];
+        for (int64_t i = 0; i < p.width; ++i) logit += double{query[i]} * keys[(first + j) * p.width + i];
         const double weight = std::exp(logit * p.scale);
         total += weight;
-        for (int64_t i = 0; i < p.width; ++i) sums[i] += weight * p.values[(first + j) * p.width + i];
+        for (int64_t i = 0; i < p.width; ++i) sums[i] += weight * values[(first + j) * p.width + i];
     }
     for (double& sum : sums) sum /= total;
     return sums;
@@ -50,35 +57,46 @@ void run_on_threads(Plan& plan) {
     plan.finish();
 }
 
-double difference(int64_t heads, int64_t kv_heads, int64_t fresh, int64_t past, int64_t width, bool portable) {
+// How a run works.
+struct Form {
+    bool halves, portable;
+};
+
+// The values as halves; `values` becomes what those mean.
+std::vector<Half> rounded(std::vector<float>& values, bool portable) {
+    std::vector<Half> halves(values.size());
+    if (!to_halves(values.data(), static_cast<int64_t>(values.size()), halves.data(), portable)) std::exit(2);
+    std::transform(halves.begin(), halves.end(), values.begin(), edgeprune::half_to_float);
+    return halves;
+}
+
+double difference(int64_t heads, int64_t kv_heads, int64_t fresh, int64_t past, int64_t width, Form form) {
     std::mt19937 random(7);
     const int64_t batch = 2, capacity = past + fresh + batch;
     const auto query = drawn(random, batch * heads * fresh * width);
-    const auto keys = drawn(random, batch * kv_heads * capacity * width);
-    const auto values = drawn(random, batch * kv_heads * capacity * width);
+    auto keys = drawn(random, batch * kv_heads * capacity * width);
+    auto values = drawn(random, batch * kv_heads * capacity * width);
+    std::vector<Half> half_keys, half_values;
+    if (form.halves) half_keys = rounded(keys, form.portable), half_values = rounded(values, form.portable);
     std::vector<int64_t> positions;
     for (int64_t b = 0; b < batch; ++b) {
         for (int64_t t = 0; t < fresh; ++t) positions.push_back(past + b + t);
     }
     std::vector<float> mixed(query.size(), NAN);
-    const Problem problem{batch,
-                          heads,
-                          kv_heads,
-                          fresh,
-                          capacity,
-                          width,
-                          1 / std::sqrt(static_cast<float>(width)),
-                          query.data(),
-                          keys.data(),
-                          values.data(),
-                          positions.data(),
-                          mixed.data()};
-    Plan plan(problem, portable);
+    const float scale = 1 / std::sqrt(static_cast<float>(width));
+    Problem problem{batch,        heads,           kv_heads,    fresh,         capacity,         width,       scale,
+                    query.data(), Stored::float32, keys.data(), values.data(), positions.data(), mixed.data()};
+    if (form.halves) {
+        problem.stored = Stored::float16, problem.keys = half_keys.data(), problem.values = half_values.data();
+    }
+    Plan plan(problem, form.portable);
     run_on_threads(plan);
     double most = 0;
     const float* found = mixed.data();
     for (int64_t row = 0; row < batch * heads * fresh; ++row) {
-        for (const double value : expected(problem, row / fresh / heads, row / fresh % heads, row % fresh)) {
+        const auto wanted =
+            expected(problem, keys.data(), values.data(), row / fresh / heads, row / fresh % heads, row % fresh);
+        for (const double value : wanted) {
             const double off = std::fabs(value - *found++);
             most = off <= most ? most : off;  // a NaN counts
         }
@@ -86,22 +104,60 @@ double difference(int64_t heads, int64_t kv_heads, int64_t fresh, int64_t past, 
     return most;
 }
 
-double largest(bool portable) {
+double largest(Form form) {
     double most = 0;
     for (const int64_t past : {0, 5, 63, 64, 700}) {
         for (const int64_t width : {6, 8, 64, 72, 100}) {
-            most =
-                std::max({most, difference(8, 1, 1, past, width, portable), difference(3, 3, 1, past, width, portable),
-                          difference(6, 2, 7, past, width, portable), difference(5, 5, 40, past, width, portable)});
+            most = std::max({most, difference(8, 1, 1, past, width, form), difference(3, 3, 1, past, width, form),
+                             difference(6, 2, 7, past, width, form), difference(5, 5, 40, past, width, form)});
         }
     }
     return most;
 }
 
+bool fits(float value, bool portable) {
+    std::vector<float> values(19, 1.0F);  // vectors of 8, and a rest
+    Half halves[19];
+    for (float& each : values) {
+        each = value;
+        if (to_halves(values.data(), 19, halves, portable) != (std::fabs(value) < 65520)) return false;
+        each = 1.0F;
+    }
+    return true;
+}
+
+// Every finite half comes back as it was, and so does what lies just beside it and half way to the next one.
+bool halves_hold(bool portable) {
+    std::vector<float> values;
+    std::vector<Half> wanted;
+    for (uint32_t bits = 0; bits < 0x10000; ++bits) {
+        const auto half = static_cast<Half>(bits);
+        if ((bits & 0x7c00) == 0x7c00) continue;
+        const float value = edgeprune::half_to_float(half);
+        for (const float near : {value, std::nextafter(value, 0.0F), std::nextafter(value, 2 * value)}) {
+            values.push_back(near);
+            wanted.push_back(edgeprune::float_to_half(near));
+        }
+        const float next = edgeprune::half_to_float(static_cast<Half>(bits + 1));
+        values.push_back(std::isinf(next) ? value : (value + next) / 2);
+        wanted.push_back(edgeprune::float_to_half(values.back()));
+    }
+    std::vector<Half> found(values.size());
+    const bool all = to_halves(values.data(), static_cast<int64_t>(values.size()), found.data(), portable);
+    const std::vector<float> at_end{65504, -65504, 65519.99F, 65520, -65520, 1e30F, INFINITY, -INFINITY, NAN};
+    return all && found == wanted &&
+           std::all_of(at_end.begin(), at_end.end(), [portable](float value) { return fits(value, portable); });
+}
+
 }  // namespace
 
 int main() {
-    const double chosen = largest(false), portable = largest(true);
-    std::printf("%.2g %.2g\n", chosen, portable);
-    return chosen < 2e-6 && portable < 2e-6 ? 0 : 1;
+    bool held = true;
+    for (const bool portable : {false, true}) {
+        const double floats = largest({false, portable}), halves = largest({true, portable});
+        const bool numbers = halves_hold(portable);
+        std::printf("%.2g %.2g %s\n", floats, halves, numbers ? "halves hold" : "halves differ");
+        held = held && floats < 3e-6 && halves < 3e-6 && numbers;
+    }
+    return held ? 0 : 1;
 }
