@@ -1,25 +1,25 @@
 """Times what a user can set, and what other forms of a graph could save, on one bundle and variant.
 
     python -m benchmarks.cpu_settings BUNDLE VARIANT [--trials 7] [--keep 0.1]
-Threads, idle threads that spin or sleep, weights mapped or repacked: every setting has a model of its own, opened three
-times before the trials (seconds and the process's own memory), and trials of all settings alternate. Then a camera's
-loop, whose next picture finds the beginning of its prompt in the cache, beside a new session; and, with onnxruntime's
+Threads, idle threads that spin or sleep, weights mapped or repacked: every setting has a process of its own, opened
+three times (seconds, and memory that is the process's own), and trials of all settings alternate. Then a camera's loop,
+whose next picture finds the beginning of its prompt in the cache, beside a new session; and, with onnxruntime's
 profiler on, the share of each operator in vision, prefill and step, which bounds what folding or fusing it could save.
-Needs a quiet machine and four times the memory of the variant. Writes the raw trials as JSON under
-benchmarks/results/MACHINE; `--out FILE` elsewhere.
+Needs a quiet machine, four times the memory of the variant, and half a minute a round where a step is int4. Writes the
+raw trials as JSON under benchmarks/results/MACHINE; `--out FILE` elsewhere.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import json
+import multiprocessing
 import pathlib
 import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from multiprocessing.connection import Connection
 from typing import Any
 
 from benchmarks.peers import protocol
@@ -36,22 +36,40 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "mapped": {"threads": 2, "map_weights": True},
 }
 TIMES = ("preprocess_ms", "resize_ms", "vision_ms", "prefill_ms", "ttft_ms", "tpot_ms")
-OPENINGS = 3
-NEW_TOKENS = 32
-Opener = Callable[..., Model]
+OPENINGS, NEW_TOKENS = 3, 8
 
 
-def opening(open_model: Opener, settings: dict[str, Any]) -> list[dict[str, float]]:
-    """Seconds of each opening, and MiB that the process has for itself afterwards; the page cache is warm by then."""
-    found = []
-    for _ in range(OPENINGS):
-        gc.collect()
-        before, begun = own_mib(), time.perf_counter()
-        with open_model(**settings) as model:
-            seconds = time.perf_counter() - begun
-            model.warmup()
-            found.append({"seconds": seconds, "own_mib": own_mib() - before})
-    return found
+class Setting:
+    """A process with a model of its own; its threads sleep while another setting is asked."""
+
+    def __init__(self, bundle: str, variant: str | None, settings: dict[str, Any]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=serve, args=(theirs, bundle, variant, settings), daemon=True)
+        self._process.start()
+        self.opening: dict[str, float] = self._pipe.recv()
+
+    def ask(self, case: str, keep: float) -> dict[str, float]:
+        """The figures of one trial of CASES."""
+        self._pipe.send((case, keep))
+        found: dict[str, float] = self._pipe.recv()
+        return found
+
+    def close(self) -> None:
+        self._pipe.send(None)
+        self._process.join()
+
+
+def serve(pipe: Connection, bundle: str, variant: str | None, settings: dict[str, Any]) -> None:
+    """Opens the model, says what that took, and answers until it is told to end."""
+    before, begun = own_mib(), time.perf_counter()
+    with Model.open(bundle, variant=variant, verify="sizes", **settings) as model:
+        seconds = time.perf_counter() - begun
+        model.warmup()
+        pipe.send({"seconds": seconds, "own_mib": own_mib() - before})
+        while (asked := pipe.recv()) is not None:
+            case, keep = asked
+            pipe.send(CASES[case](model, keep))
 
 
 def own_mib() -> float:
@@ -69,22 +87,29 @@ def trial(model: Model, keep: float) -> dict[str, float]:
     return {**{name: float(getattr(answer.timings, name)) for name in TIMES}, "processor_ms": spent}
 
 
-def prefix_trial(model: Model, keep: float, kept: bool) -> dict[str, float]:
+def loop(model: Model, keep: float, kept: bool) -> dict[str, float]:
     """A camera's second picture; `kept`: in the session of the first, which holds the prompt's beginning."""
     with model.new_session() as session:
         if kept:
-            session.add_image(protocol.picture(), keep=keep)
+            first = session.add_image(protocol.picture(), keep=keep)
             session.generate(protocol.QUESTION, max_new_tokens=1, ignore_eos=True)
-            session.remove_image(0)
+            session.remove_image(first)
         session.add_image(protocol.picture()[::-1].copy(), keep=keep)
         answer = session.generate(protocol.QUESTION, max_new_tokens=1, ignore_eos=True)
     return {"prefill_ms": answer.timings.prefill_ms, "prompt_tokens": float(answer.prompt_tokens)}
 
 
-def operators(open_model: Opener, keep: float) -> dict[str, dict[str, float]]:
-    """graph -> operator -> its share of the time in nodes, medians of the last runs. Written after the model closes."""
+CASES = {
+    "trial": trial,
+    "kept": lambda model, keep: loop(model, keep, True),
+    "anew": lambda model, keep: loop(model, keep, False),
+}
+
+
+def operators(bundle: str, variant: str | None, keep: float) -> dict[str, dict[str, float]]:
+    """graph -> operator -> its share of the time in nodes, medians of the last runs; traces are written on closing."""
     with tempfile.TemporaryDirectory() as folder:
-        with open_model(threads=2, profile_prefix=f"{folder}/") as model:
+        with Model.open(bundle, variant=variant, verify="sizes", threads=2, profile_prefix=f"{folder}/") as model:
             for _ in range(3):
                 model.ask(protocol.picture(), protocol.QUESTION, keep=keep, max_new_tokens=4, ignore_eos=True)
         found = {}
@@ -109,26 +134,25 @@ def shares(runs: list[list[Any]]) -> dict[str, float]:
 
 
 def measure(bundle: str, variant: str | None, trials: int, keep: float) -> dict[str, Any]:
-    """The whole result."""
-
-    def open_model(**settings: Any) -> Model:
-        return Model.open(bundle, variant=variant, verify="sizes", **settings)
-
-    opened = {name: opening(open_model, settings) for name, settings in SETTINGS.items()}
-    models = {name: open_model(**settings) for name, settings in SETTINGS.items()}
+    """The whole result; the first round is not recorded."""
+    openings: dict[str, list[dict[str, float]]] = defaultdict(list)
+    for _ in range(OPENINGS - 1):
+        for name, settings in SETTINGS.items():
+            opened = Setting(bundle, variant, settings)
+            openings[name].append(opened.opening)
+            opened.close()
+    models = {name: Setting(bundle, variant, settings) for name, settings in SETTINGS.items()}
+    for name, model in models.items():
+        openings[name].append(model.opening)
     raw: dict[str, list[dict[str, float]]] = defaultdict(list)
-    loop: dict[str, list[dict[str, float]]] = defaultdict(list)
-    names = list(models)
+    cases = [*((name, "trial") for name in SETTINGS), ("two_threads", "kept"), ("two_threads", "anew")]
     for turn in range(trials + 1):
-        for at in range(len(names)):
-            name = names[(turn + at) % len(names)]
-            found = trial(models[name], keep)
+        for at in range(len(cases)):
+            name, case = cases[(turn + at) % len(cases)]
+            found = models[name].ask(case, keep)
             if turn:
-                raw[name].append(found)
-        for kept in (True, False) if turn % 2 else (False, True):
-            found = prefix_trial(models["two_threads"], keep, kept)
-            if turn:
-                loop["kept" if kept else "anew"].append(found)
+                raw[name if case == "trial" else case].append(found)
+        print(f"round {turn} of {trials}", flush=True)
     for model in models.values():
         model.close()
     return {
@@ -136,10 +160,11 @@ def measure(bundle: str, variant: str | None, trials: int, keep: float) -> dict[
         "bundle": pathlib.Path(bundle).name,
         "variant": variant,
         "keep": keep,
-        "opening": opened,
-        "trials": dict(raw),
-        "loop": dict(loop),
-        "operators": operators(open_model, keep),
+        "new_tokens": NEW_TOKENS,
+        "opening": dict(openings),
+        "trials": {name: raw[name] for name in SETTINGS},
+        "loop": {name: raw[name] for name in ("kept", "anew")},
+        "operators": operators(bundle, variant, keep),
     }
 
 

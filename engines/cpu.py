@@ -14,7 +14,16 @@ from typing import Any
 
 from edgeprune import machine
 from edgeprune.bundle import Bundle
-from edgeprune.engines import calibration, cpu_decoder, int4, one_by_one, own_attention, precisions, quantise
+from edgeprune.engines import (
+    calibration,
+    cpu_decoder,
+    fused_attention,
+    int4,
+    one_by_one,
+    own_attention,
+    precisions,
+    quantise,
+)
 from edgeprune.engines.accuracy import distance
 from edgeprune.engines.targets import Target
 from edgeprune.engines.weights import WeightFile
@@ -91,6 +100,7 @@ def build_key(bundle: Bundle, target: Target, precision: dict[str, str], *, half
             "decoder_revision": 3,
             "cache": ["float16", TOLERANCES["logits_cache_fp16"]] if half_cache else "float32",
             "products": "one by one",
+            "vision_attention": f"{fused_attention.DOMAIN}:{fused_attention.OPERATOR}",
             "step_activations": int4.INTEGER_ACTIVATIONS,
             "tolerance": [TOLERANCES[f"{role}_{word}"] for role in _ROLES.values() for word in SCHEMES],
         },
@@ -243,6 +253,7 @@ def _quantised(
             fp32 = sorted(node for node, value in noise.items() if value > limit or node in fixed)
             model = products.model(fp32)
             model = form.finished(model) if form else model
+            fused = fused_attention.rewrite(model) if stage == "vision" else 0
             (found,) = quantise.run(products.write(model), form.feeds if form else feeds, [output])
             away, kept = distance(found, wanted), len(noise) - len(fp32)
             job.say(f"{made.name}: {kept} of {len(noise)} products in {word}, 1 - cosine of {role} {away:.2g}")
@@ -258,6 +269,7 @@ def _quantised(
     digests = {name: job.bundle.manifest.files[name].sha256 for name in (graph.file, *graph.data)}
     facts = {
         "file": made.name, "precision": word, "graph_sha256": digests, "noise_limit": limit, "fp32": fp32,
+        **({"fused_attention": fused} if stage == "vision" else {}),
     }  # fmt: skip
     row = ParityRow(f"{stage}/{name}", f"1 - cosine of {role}", away, tolerance, True)
     data = (job.writer.name(WEIGHTS),)
