@@ -36,6 +36,10 @@ TOLERANCES: Final[dict[str, float]] = {
     # fp16 export against the fp32 reference, relative
     "visual_embeds_fp16": 2e-2,
     "logits_fp16": 5e-2,
+    # bf16 engine's graph, emulated, against the canonical graph, relative. Its 8 bits round eight times as coarsely as
+    # fp16's 11: .044 was seen where fp16 makes .003; the bound is what a defect would exceed, not what accuracy bears
+    "visual_embeds_bf16": 8e-2,
+    "logits_bf16": 1e-1,
     # int8 variant against the canonical graph, 1 - cosine
     "visual_embeds_int8": 1e-3,
     "logits_int8": 5e-3,

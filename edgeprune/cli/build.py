@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument("--target", required=True, metavar="T", help="see `edgeprune list targets`")
     parser.add_argument(
-        "--precision", required=True, metavar="P", help="fp32, fp16, int8, int4, or e.g. vision=fp16,decoder=int4"
+        "--precision", required=True, metavar="P", help="fp32, fp16, bf16, int8, int4, or e.g. vision=fp16,decoder=int4"
     )
     parser.add_argument(
         "--calibrate",
