@@ -21,7 +21,7 @@ import onnx
 from edgeprune.bundle import Bundle
 from edgeprune.engines import emulation, half, int4, numerics, one_by_one, qdq, quantise
 from edgeprune.engines.accuracy import distance, relative
-from edgeprune.engines.float_types import BF16, FP16, HALVES, Half
+from edgeprune.engines.float_types import BF16, FP16, HALVES
 from edgeprune.engines.passes import forms
 from edgeprune.engines.weights import WeightFile, all_inside
 from edgeprune.errors import CheckFailed, UserError
@@ -75,7 +75,7 @@ def make(
 
     Raises:
         DialectError: the graph is not what a pass needs, or the dialect cannot hold it.
-        CheckFailed: its results are not finite or too far from the canonical graph's.
+        CheckFailed: its results are not finite or too far from the canonical graph's, or fp16 cannot hold its cache.
     """
     source = bundle.file(graph.file)
     if word == bundle.manifest.recipe.get("dtype", "fp32"):
@@ -83,10 +83,10 @@ def make(
     found, kind = numerics.ranges(source, sets, folder), HALVES.get(word, FP16)
     fp32 = numerics.keep_fp32(source, found, kind)
     beyond = [r.said(kind) for r in found.values() if not r.fits(kind)]
-    caches = _caches(graph, found, kind)
+    caches = _caches(graph, found, word)
     facts: dict[str, Any] = {"fp32": fp32, f"{kind.word}_cannot_hold": beyond}
     if kind is BF16:
-        facts |= {"compared": emulation.HOW, "half_io": caches}
+        facts["compared"] = emulation.HOW
     path = folder / source.name
     wanted = _results(graph, source, sets)
     for model, more in _quantised(source, word, sets, folder):
@@ -105,14 +105,22 @@ def make(
     )
 
 
-def _caches(graph: Graph, found: Mapping[str, numerics.Range], kind: Half) -> list[str]:
-    """Inputs and outputs that become fp16: keys and values, unless the bf16 inside makes them larger than fp16 holds.
+def _caches(graph: Graph, found: Mapping[str, numerics.Range], word: str) -> list[str]:
+    """Inputs and outputs that become fp16: keys and values.
 
-    The runtime binds no bf16. fp16 holds every bf16 number between 2^-14 and 65504 exactly.
+    They are fp16 in a bf16 graph too, since the runtime binds no bf16.
+
+    Raises:
+        CheckFailed: they reach beyond fp16, where a comparison of a prefill does not look.
     """
     names = [tensor.name for tensor in (*graph.inputs, *graph.outputs) if tensor.role.startswith(("past", "present"))]
-    large = kind is not FP16 and any(name in found and not found[name].fits(FP16) for name in names)
-    return [] if large else names
+    large = next((found[name] for name in names if name in found and not found[name].fits()), None)
+    if large is not None:
+        raise CheckFailed(
+            f"{Path(graph.file).name} in {word}: {large.said()}, and the KV cache is fp16; nothing was changed, "
+            "keep it in fp32 with --precision."
+        )
+    return names
 
 
 #: stages whose graphs stay as exported, since what they pick by must not lose digits: a select graph has at most the
