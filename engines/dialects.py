@@ -3,8 +3,8 @@
 Which operators they are made of is the target's dialect (passes/forms.py), which types the precision:
 
 fp16 and bf16 of an fp32 bundle: half.to_half, with the nodes that leave the type's range on real inputs in fp32. int4:
-weights in blocks (int4.blocks); int8: Q/DQ pairs around products (qdq.quantise); the rest, and the noisiest products,
-in fp16.
+weights in blocks (int4.blocks); int8 and fp8: Q/DQ pairs around products (qdq.quantise, fp8.quantise); the rest, and
+the noisiest products, in fp16.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 
 from edgeprune.bundle import Bundle
-from edgeprune.engines import emulation, half, int4, numerics, one_by_one, qdq, quantise
+from edgeprune.engines import emulation, fp8, half, int4, numerics, one_by_one, qdq, quantise
 from edgeprune.engines.accuracy import distance, relative
 from edgeprune.engines.float_types import BF16, FP16, HALVES
 from edgeprune.engines.passes import forms
@@ -185,17 +185,19 @@ def _quantised(
                 yield all_inside(products.model(higher), products.folder), {"fp16": higher}
     else:
         ranges = qdq.activations(source, sets, scratch)
+        write = fp8.quantise if word == "fp8" else qdq.quantise
         order = sorted(ranges.keys() - fixed, key=lambda node: (-ranges[node].noise, node))
         for share in INT8_SHARES:
             count = int(share * len(order))
             higher = sorted({*order[:count], *fixed})
-            rows = [{"node": node, **_shown(ranges[node])} for node in sorted(order[count:])]
-            yield qdq.quantise(source, higher, ranges), {"fp16": higher, "int8": rows}
+            rows = [{"node": node, **_shown(ranges[node], word)} for node in sorted(order[count:])]
+            yield write(source, higher, ranges), {"fp16": higher, word: rows}
 
 
-def _shown(found: qdq.Activation) -> dict[str, float]:
-    """JSON-ready range statistics of what a product reads."""
-    values = {"low": found.low, "high": found.high, "rms": found.rms, "scale": found.scale, "noise": found.noise}
+def _shown(found: qdq.Activation, word: str) -> dict[str, float]:
+    """JSON-ready range statistics of what a product reads; the noise of fp8 hardly depends on the range."""
+    values = {"low": found.low, "high": found.high, "rms": found.rms}
+    values |= {"scale": fp8.scale_of(found)} if word == "fp8" else {"scale": found.scale, "noise": found.noise}
     return {name: float(f"{value:.6g}") for name, value in values.items()}
 
 

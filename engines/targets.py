@@ -17,11 +17,10 @@ ComputeCapability = tuple[int, int]
 
 #: precision -> the compute capabilities that have it; those not named here or below are had by every GPU.
 GPU_PRECISIONS: dict[str, frozenset[ComputeCapability]] = {
-    "fp8": frozenset({(8, 9), (12, 0)}),
     "fp4": frozenset({(12, 0)}),
 }
 #: precision -> the least compute capability that has it
-SINCE: dict[str, ComputeCapability] = {"int4": (8, 0), "bf16": (8, 0)}
+SINCE: dict[str, ComputeCapability] = {"int4": (8, 0), "bf16": (8, 0), "fp8": (8, 9)}
 
 
 @dataclass(frozen=True)
