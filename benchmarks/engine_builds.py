@@ -106,7 +106,7 @@ def _engine(bundle: pathlib.Path, facts: dict[str, Any]) -> dict[str, Any]:
 
     name = facts["file"].replace(".engine", ".onnx")
     kept = {key: facts[key] for key in ("file", "seconds", "bytes")}
-    kept |= {f"products_in_{word}": len(facts[word]) for word in ("fp16", "int8") if word in facts}
+    kept |= {f"products_in_{word}": len(facts[word]) for word in ("fp16", "int8", "fp8") if word in facts}
     return {**kept, "nodes": sum(1 for _ in GraphView(name, load(bundle / "onnx" / name)).walk())}
 
 

@@ -72,10 +72,11 @@ class Bundle:
         if found is None:
             known = ", ".join(variant.slug for variant in self.manifest.variants) or "none"
             raise BundleError(f"{self.path} has no variant {slug!r}; it has: {known}; `edgeprune build` makes one.")
+        # First: of a build.json that is another one, what it says tells more than its hash.
+        fingerprint.require(self.path, self.manifest, found, to_run=to_run)
         remedy = f"run `{fingerprint.rebuild_command(self.path, found)}`"
         for name, entry in found.files.items():
             _verify_file(self.path, name, entry, hashes=verify == "full", remedy=remedy)
-        fingerprint.require(self.path, self.manifest, found, to_run=to_run)
         return found
 
     def golden(self) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, np.ndarray[Any, Any]]]:

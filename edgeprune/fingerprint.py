@@ -7,6 +7,7 @@ compared: whoever then tries to run the variant is refused by the runtime.
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,15 +24,17 @@ _SHOWN = 12  # digits of a SHA-256 that people compare
 
 @dataclass(frozen=True)
 class Difference:
-    """One fact that decided the variant and is another here; `target` is what to build for instead, if not the same."""
+    """One fact that decided the variant and is another here; `target` is what to build for instead, if not the same,
+    `where` what "here" is."""
 
     what: str
     built: str
     here: str
     target: str | None = None
+    where: str = "here"
 
     def __str__(self) -> str:
-        return f"{self.what} was {self.built} when it was built and is {self.here} here"
+        return f"{self.what} was {self.built} when it was built and is {self.here} {self.where}"
 
 
 def require(root: Path, manifest: Manifest, variant: Variant, *, to_run: bool) -> None:
@@ -44,7 +47,7 @@ def require(root: Path, manifest: Manifest, variant: Variant, *, to_run: bool) -
     path = root / variant.build
     try:
         build = json.loads(path.read_text(encoding="utf-8"))
-        found = [*_of_graphs(build, manifest), *(_of_machine(build) if to_run else ())]
+        found = [*_of_graphs(build, manifest), *(_of_machine(build) if to_run else ()), *_of_target(build, variant)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         command = rebuild_command(root, variant)
         raise BundleError(f"{path} does not say how the variant was built; run `{command}`.") from error
@@ -76,6 +79,19 @@ def _of_machine(build: Mapping[str, Any]) -> Iterator[Difference]:
     """Libraries and GPU that engines were built for and that are others here."""
     for engine in build.get("engines", ()):
         yield from _machine(engine["fingerprint"])
+
+
+def _of_target(build: Mapping[str, Any], variant: Variant) -> Iterator[Difference]:
+    """Engines for other compute capabilities than those of the target that the manifest names: no GPU is needed to
+    see it."""
+    if variant.target.partition(":")[0] != "tensorrt-rtx":
+        return
+    meant = [f"{major}.{minor}" for major, minor in re.findall(r"sm(\d+)(\d)", variant.target)]
+    for engine in build.get("engines", ()):
+        built = engine["fingerprint"]["compute_capabilities"]
+        if built and sorted(built) != sorted(meant):
+            where = f"in the manifest's target {variant.target}"
+            yield Difference("compute capability", ", ".join(built), ", ".join(meant), where=where)
 
 
 def _graphs(built: Mapping[str, str], manifest: Manifest) -> Iterator[Difference]:

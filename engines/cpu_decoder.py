@@ -13,7 +13,7 @@ import onnx
 from edgeprune.bundle import Bundle
 from edgeprune.engines import in_place, own_attention, quantise
 from edgeprune.engines.accuracy import relative
-from edgeprune.engines.half import LARGEST
+from edgeprune.engines.float_types import FP16
 from edgeprune.errors import CheckFailed
 from edgeprune.manifest import Graph, ParityRow
 from edgeprune.tolerances import TOLERANCES
@@ -142,11 +142,11 @@ def with_room(graph: Graph, feeds: dict[str, Array]) -> dict[str, Array]:
 
 def _too_large(largest: float) -> str:
     """Why a cache with such a value is not float16; else empty."""
-    if largest <= LARGEST * _SHARE:
+    if largest <= FP16.largest * _SHARE:
         return ""
     return (
-        f"a key or value is {largest:.3g} on the prompt measured on; float16 ends at {LARGEST:.0f}, and only "
-        f"{LARGEST * _SHARE:.0f} of that are used, for other prompts may give more"
+        f"a key or value is {largest:.3g} on the prompt measured on; float16 ends at {FP16.largest:.0f}, and only "
+        f"{FP16.largest * _SHARE:.0f} of that are used, for other prompts may give more"
     )
 
 

@@ -2,14 +2,15 @@
 
 Which operators they are made of is the target's dialect (passes/forms.py), which types the precision:
 
-fp16 of an fp32 bundle: half.to_half, with the nodes that leave fp16's range on real inputs in fp32. int4: weights in
-blocks (int4.blocks); int8: Q/DQ pairs around products (qdq.quantise); the rest, and the noisiest products, in fp16.
+fp16 and bf16 of an fp32 bundle: half.to_half, with the nodes that leave the type's range on real inputs in fp32. int4:
+weights in blocks (int4.blocks); int8 and fp8: Q/DQ pairs around products (qdq.quantise, fp8.quantise); the rest, and
+the noisiest products, in fp16.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -18,8 +19,9 @@ import numpy as np
 import onnx
 
 from edgeprune.bundle import Bundle
-from edgeprune.engines import half, int4, numerics, one_by_one, qdq, quantise
+from edgeprune.engines import emulation, fp8, half, int4, numerics, one_by_one, qdq, quantise
 from edgeprune.engines.accuracy import distance, relative
+from edgeprune.engines.float_types import BF16, FP16, HALVES
 from edgeprune.engines.passes import forms
 from edgeprune.engines.weights import WeightFile, all_inside
 from edgeprune.errors import CheckFailed, UserError
@@ -73,30 +75,52 @@ def make(
 
     Raises:
         DialectError: the graph is not what a pass needs, or the dialect cannot hold it.
-        CheckFailed: its results are not finite or too far from the canonical graph's.
+        CheckFailed: its results are not finite or too far from the canonical graph's, or fp16 cannot hold its cache.
     """
     source = bundle.file(graph.file)
     if word == bundle.manifest.recipe.get("dtype", "fp32"):
         return _accepted(formed_of(bundle, graph, name, sets, folder, form))
-    found = numerics.ranges(source, sets, folder)
-    fp32 = numerics.keep_fp32(source, found)
-    facts: dict[str, Any] = {"fp32": fp32, "fp16_cannot_hold": [str(r) for r in found.values() if not r.fits]}
-    caches = [tensor.name for tensor in (*graph.inputs, *graph.outputs) if tensor.role.startswith(("past", "present"))]
+    found, kind = numerics.ranges(source, sets, folder), HALVES.get(word, FP16)
+    fp32 = numerics.keep_fp32(source, found, kind)
+    beyond = [r.said(kind) for r in found.values() if not r.fits(kind)]
+    caches = _caches(graph, found, word)
+    facts: dict[str, Any] = {"fp32": fp32, f"{kind.word}_cannot_hold": beyond}
+    if kind is BF16:
+        facts["compared"] = emulation.HOW
     path = folder / source.name
     wanted = _results(graph, source, sets)
     for model, more in _quantised(source, word, sets, folder):
         formed = forms.apply(form.before, model)
-        half.to_half(model, fp32, caches)
+        half.to_half(model, fp32, caches, kind)
         formed |= forms.apply(form.after, model)
         _write(model, path, form)
         del model
-        row = _row(graph, name, word, wanted, _results(graph, path, sets, set(caches)))
+        runs = emulation.emulated(path) if kind is BF16 else path
+        row = _row(graph, name, word, wanted, _results(graph, runs, sets, set(caches)))
         if row.passed:
             return Dialect(path, row, {**facts, **more, "formed": formed})
     raise CheckFailed(
         f"{source.name} in {word}: {row.measure} is {row.value:.2g}, more than {row.tolerance:g}; nothing was changed, "
         "keep it in fp32 with --precision."
     )
+
+
+def _caches(graph: Graph, found: Mapping[str, numerics.Range], word: str) -> list[str]:
+    """Inputs and outputs that become fp16: keys and values.
+
+    They are fp16 in a bf16 graph too, since the runtime binds no bf16.
+
+    Raises:
+        CheckFailed: they reach beyond fp16, where a comparison of a prefill does not look.
+    """
+    names = [tensor.name for tensor in (*graph.inputs, *graph.outputs) if tensor.role.startswith(("past", "present"))]
+    large = next((found[name] for name in names if name in found and not found[name].fits()), None)
+    if large is not None:
+        raise CheckFailed(
+            f"{Path(graph.file).name} in {word}: {large.said()}, and the KV cache is fp16; nothing was changed, "
+            "keep it in fp32 with --precision."
+        )
+    return names
 
 
 #: stages whose graphs stay as exported, since what they pick by must not lose digits: a select graph has at most the
@@ -150,7 +174,7 @@ def _quantised(
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
     """The fp32 graph with some products in int8 or int4, fewer each time, and what build.json says of them."""
     fixed = quantise.choosing(source)
-    if word == "fp16":
+    if word in HALVES:
         yield quantise.load(source), {}
     elif word == "int4":
         noise = int4.noise(source, sets[0], scratch)
@@ -161,17 +185,19 @@ def _quantised(
                 yield all_inside(products.model(higher), products.folder), {"fp16": higher}
     else:
         ranges = qdq.activations(source, sets, scratch)
+        write = fp8.quantise if word == "fp8" else qdq.quantise
         order = sorted(ranges.keys() - fixed, key=lambda node: (-ranges[node].noise, node))
         for share in INT8_SHARES:
             count = int(share * len(order))
             higher = sorted({*order[:count], *fixed})
-            rows = [{"node": node, **_shown(ranges[node])} for node in sorted(order[count:])]
-            yield qdq.quantise(source, higher, ranges), {"fp16": higher, "int8": rows}
+            rows = [{"node": node, **_shown(ranges[node], word)} for node in sorted(order[count:])]
+            yield write(source, higher, ranges), {"fp16": higher, word: rows}
 
 
-def _shown(found: qdq.Activation) -> dict[str, float]:
-    """JSON-ready range statistics of what a product reads."""
-    values = {"low": found.low, "high": found.high, "rms": found.rms, "scale": found.scale, "noise": found.noise}
+def _shown(found: qdq.Activation, word: str) -> dict[str, float]:
+    """JSON-ready range statistics of what a product reads; the noise of fp8 hardly depends on the range."""
+    values = {"low": found.low, "high": found.high, "rms": found.rms}
+    values |= {"scale": fp8.scale_of(found)} if word == "fp8" else {"scale": found.scale, "noise": found.noise}
     return {name: float(f"{value:.6g}") for name, value in values.items()}
 
 
@@ -193,10 +219,11 @@ def _row(graph: Graph, name: str, word: str, wanted: list[Any], made: list[Any])
     stage = "decoder" if graph.stage == "decoder" else "vision"
     how, text = (
         (relative, f"max difference of {_role(graph)}, relative")
-        if word in ("fp16", "fp32")
+        if word in (*HALVES, "fp32")
         else (distance, f"1 - cosine of {_role(graph)}")
     )
     value = max(how(found, exact) for found, exact in zip(made, wanted, strict=True))
     tolerance = TOLERANCES[ROLES[stage] if word == "fp32" else f"{ROLES[stage]}_{word}"]
     worst = f", worst of {len(made)} inputs" if len(made) > 1 else ""
-    return ParityRow(f"{stage}/{name}", f"{text} ({word} in onnxruntime{worst})", value, tolerance, value <= tolerance)
+    where = emulation.HOW if word == BF16.word else f"{word} in onnxruntime"
+    return ParityRow(f"{stage}/{name}", f"{text} ({where}{worst})", value, tolerance, value <= tolerance)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,8 +16,10 @@ from edgeprune import devices
 from edgeprune.bundle import Bundle
 from edgeprune.engines import calibration, dialects, precisions, tensorrt, timing_cache
 from edgeprune.engines.engine_plan import EnginePlan, plans
+from edgeprune.engines.float_types import FP16, HALVES
 from edgeprune.engines.passes import forms
-from edgeprune.engines.targets import Target
+from edgeprune.engines.targets import Target, has_precision
+from edgeprune.errors import UserError
 from edgeprune.manifest import ParityRow
 from edgeprune.variant_writer import VariantWriter, to_json
 
@@ -25,7 +28,17 @@ def require(bundle: Bundle, target: Target, precision: dict[str, str]) -> None:
     """UserError unless this bundle can become this variant."""
     for word in precision.values():
         target.require_build(word)
+        _require_gpu(target, word)
     dialects.require(bundle, precision)
+
+
+def _require_gpu(target: Target, word: str) -> None:
+    """UserError when the engine is for this machine's GPU, which is known and lacks the precision."""
+    if target.compute_capabilities or word == "fp32":  # TensorRT has fp32 everywhere; TensorRT-RTX names its GPUs
+        return
+    here = re.fullmatch(r"(\d+)\.(\d+)", devices.facts()["compute_capability"] or "")
+    if here is not None and not has_precision((int(here[1]), int(here[2])), word):
+        raise UserError(f"the GPU of this machine has compute capability {here[0]}, which has no {word}: build fp16.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +187,9 @@ def _dialect(job: Job, plan: EnginePlan, folder: Path) -> dialects.Dialect:
     made = dialects.make(job.bundle, plan.graph, plan.name, word, sets, folder, forms.find(job.target.dialect))
     if made.row is not None:
         facts = made.facts
-        told = [f"{made.row.measure} {made.row.value:.2g}", f"left in fp32, beyond fp16: {len(facts['fp32'])} node(s)"]
+        half = HALVES.get(word, FP16).word
+        left = f"left in fp32, beyond {half}: {len(facts['fp32'])} node(s)"
+        told = [f"{made.row.measure} {made.row.value:.2g}", left]
         if "fp16" in facts:
             told.append(f"left in fp16, too noisy in {word}: {len(facts['fp16'])} product(s)")
         job.say(f"{plan.file}: {'; '.join(told)}")

@@ -1,11 +1,13 @@
-"""A graph pass: fp32 -> fp16, with what fp16 cannot hold left in fp32 between Cast nodes.
+"""A graph pass: fp32 -> fp16 or bf16, with what that type cannot hold left in fp32 between Cast nodes.
 
 Precondition: a graph of standard operators in fp32, in topological order, types inferable without its weights.
-Postcondition: the same inputs and outputs (those named become fp16), no fp32 weight that only fp16 nodes read.
+Postcondition: the same inputs and outputs (those named become fp16, whatever the type inside: the runtime binds no
+bf16), no fp32 weight that only nodes of the new type read.
 
 In fp32 stay: norms, softmax and what leads to it from the last matrix product, angles of rotary positions, everything
 from the last stored weight to the scores and the kept set (near ties flip otherwise), the projection to where a text
-encoder's embeddings lie, subgraphs, and the nodes that the caller names.
+encoder's embeddings lie, subgraphs, operators that lack the type in the graph's opset, and the nodes that the caller
+names.
 """
 
 from __future__ import annotations
@@ -17,31 +19,32 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeprune.engines.graph_view import attribute
+from edgeprune.engines.float_types import ENDINGS, FP16, Half, takes
+from edgeprune.engines.graph_view import GraphView, attribute
 from edgeprune.engines.weightless import value_types
 
-LARGEST = float(np.finfo(np.float16).max)
 _NORMS = frozenset(
     {"LayerNormalization", "RMSNormalization", "Pow", "ReduceMean", "Sqrt", "ReduceL2", "ReduceSum", "CumSum"}
 )
 _FED_IN_FP32 = frozenset({"Softmax", "Cos", "Sin"})
 _SUBGRAPHS = frozenset({"Scan", "Loop", "If"})
 _PRODUCTS = frozenset({"MatMul", "Gemm", "Conv"})
-#: an elementwise node whose inputs are all fp32 stays so: an fp16 step between two fp32 ones would only lose digits.
+#: an elementwise node whose inputs are all fp32 stays so: a shorter step between two fp32 ones would only lose digits.
 _FOLLOW = frozenset({"Add", "Sub", "Mul", "Div", "Reciprocal", "Neg", "Where", "Max", "Min"})
 _FP32_OUTPUTS = ("scores", "keep_idx")
 #: weights by which tokens are compared with a text encoder's reading of the question
 _SPACE = "text_space."
 
 
-def fp32_nodes(model: onnx.ModelProto, named: Collection[str] = ()) -> set[str]:
+def fp32_nodes(model: onnx.ModelProto, named: Collection[str] = (), half: Half = FP16) -> set[str]:
     """First outputs of the nodes that stay fp32; `named` are names of further ones."""
-    graph, floats = model.graph, _floats(model)
+    graph, floats, opset = model.graph, _floats(model), GraphView("", model).opset()
     weights = {tensor.name for tensor in graph.initializer}
     makers = {name: node for node in graph.node for name in node.output}
     stored = weights | {n.output[0] for n in graph.node if n.op_type == "DequantizeLinear" and n.input[0] in weights}
     kept = {node.output[0] for node in graph.node if node.op_type in _NORMS | _SUBGRAPHS or node.name in named}
-    kept |= {node.output[0] for node in graph.node if _reads_large(node, graph)}
+    kept |= {node.output[0] for node in graph.node if _reads_large(node, graph, half.largest)}
+    kept |= {node.output[0] for node in graph.node if not takes(node, opset, floats, half)}
     kept |= {node.output[0] for node in graph.node if any(name.startswith(_SPACE) for name in node.input)}
     for node in graph.node:
         if node.op_type in _FED_IN_FP32:
@@ -56,38 +59,43 @@ def fp32_nodes(model: onnx.ModelProto, named: Collection[str] = ()) -> set[str]:
     return kept
 
 
-def to_half(model: onnx.ModelProto, named: Collection[str] = (), half_io: Collection[str] = ()) -> onnx.ModelProto:
-    """The model in fp16.
+def to_half(
+    model: onnx.ModelProto, named: Collection[str] = (), half_io: Collection[str] = (), half: Half = FP16
+) -> onnx.ModelProto:
+    """The model in fp16 or bf16.
 
     Args:
         model: fp32; it is changed.
         named: names of nodes that stay fp32 besides those that always do.
         half_io: inputs and outputs of the graph that become fp16; the others keep their types.
+        half: what it is computed in.
     """
-    pass_ = _Pass(model, fp32_nodes(model, named), half_io)
+    pass_ = _Pass(model, fp32_nodes(model, named, half), half_io, half)
     pass_.run()
     return model
 
 
 class _Pass:
-    def __init__(self, model: onnx.ModelProto, fp32: set[str], half_io: Collection[str]) -> None:
-        self.graph, self.fp32, self.half_io = model.graph, fp32, half_io
+    def __init__(self, model: onnx.ModelProto, fp32: set[str], half_io: Collection[str], half: Half) -> None:
+        self.graph, self.fp32, self.half_io, self.half = model.graph, fp32, half_io, half
         self.floats = _floats(model)
         self.weights = {tensor.name: tensor for tensor in self.graph.initializer}
-        self.halves = {info.name for info in self.graph.input if info.name in half_io}  # values that are fp16 now
-        self.made: dict[tuple[str, bool], str] = {}  # (value, half) -> its form in the other type
+        #: values that are no fp32 now -> their type
+        self.kinds = {info.name: int(TensorProto.FLOAT16) for info in self.graph.input if info.name in half_io}
+        self.made: dict[tuple[str, int], str] = {}  # (value, type) -> its form in that type
         self.nodes: list[onnx.NodeProto] = []
         self.added: list[TensorProto] = []
 
     def run(self) -> None:
         for node in self.graph.node:
             half = node.output[0] not in self.fp32 and self._computes(node)
+            kind = self.half.kind if half else TensorProto.FLOAT
             for index, name in enumerate(node.input):
                 if name in self.floats:
-                    node.input[index] = self._as(name, half)
+                    node.input[index] = self._as(name, kind)
             if half:
                 self._retype(node)
-                self.halves.update(name for name in node.output if name in self.floats)
+                self.kinds.update((name, kind) for name in node.output if name in self.floats)
             else:
                 self._rename_outer(node)
             self.nodes.append(node)
@@ -105,25 +113,24 @@ class _Pass:
             node.op_type == "Cast" and node.output[0] in self.floats
         )
 
-    def _as(self, name: str, half: bool) -> str:
+    def _as(self, name: str, kind: int) -> str:
         """The name of a float value in the type that is asked for; a weight is converted, a value is cast."""
-        if (name in self.halves) == half:
+        if self.kinds.get(name, TensorProto.FLOAT) == kind:
             return name
-        if (name, half) not in self.made:
-            other = f"{name}_{'fp16' if half else 'fp32'}"
+        if (name, kind) not in self.made:
+            other = f"{name}_{ENDINGS[kind]}"
             if name in self.weights:
                 array = numpy_helper.to_array(self.weights[name])
-                self.added.append(numpy_helper.from_array(np.clip(array, -LARGEST, LARGEST).astype(np.float16), other))
+                self.added.append(numpy_helper.from_array(self.half.rounded(array), other))
             else:
-                kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
                 self.nodes.append(helper.make_node("Cast", [name], [other], name=f"cast_{other}", to=kind))
-            self.made[name, half] = other
-        return self.made[name, half]
+            self.made[name, kind] = other
+        return self.made[name, kind]
 
     def _retype(self, node: onnx.NodeProto) -> None:
         for item in node.attribute:
             if node.op_type == "Cast" and item.name == "to" and item.i == TensorProto.FLOAT:
-                item.i = TensorProto.FLOAT16
+                item.i = self.half.kind
 
     def _rename_outer(self, node: onnx.NodeProto) -> None:
         """Subgraphs stay fp32, and so must what they read from the graph around them."""
@@ -131,8 +138,8 @@ class _Pass:
             own = {name for inner in body.node for name in inner.output} | {info.name for info in body.input}
             for inner in body.node:
                 for index, name in enumerate(inner.input):
-                    if name not in own and name in self.halves:
-                        inner.input[index] = self._as(name, half=False)
+                    if name not in own and name in self.kinds:
+                        inner.input[index] = self._as(name, TensorProto.FLOAT)
 
     def _ends(self) -> None:
         """Graph outputs in the types that they had, or in fp16 where that is asked for."""
@@ -140,14 +147,13 @@ class _Pass:
             if info.name in self.half_io:
                 info.type.tensor_type.elem_type = TensorProto.FLOAT16
         for info in self.graph.output:
-            wants = info.name in self.half_io
-            if info.name in self.floats and (info.name in self.halves) != wants:
+            wants = TensorProto.FLOAT16 if info.name in self.half_io else TensorProto.FLOAT
+            if info.name in self.floats and self.kinds.get(info.name, TensorProto.FLOAT) != wants:
                 inner = f"{info.name}_inner"
                 for node in self.nodes:
                     for names in (node.input, node.output):
                         names[:] = [inner if name == info.name else name for name in names]
-                kind = TensorProto.FLOAT16 if wants else TensorProto.FLOAT
-                self.nodes.append(helper.make_node("Cast", [inner], [info.name], name=f"cast_{info.name}", to=kind))
+                self.nodes.append(helper.make_node("Cast", [inner], [info.name], name=f"cast_{info.name}", to=wants))
 
 
 def _floats(model: onnx.ModelProto) -> set[str]:
@@ -170,11 +176,11 @@ def _upstream(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto], ends: Any
     return found
 
 
-def _reads_large(node: onnx.NodeProto, graph: onnx.GraphProto) -> bool:
-    """Whether a small stored constant that the node reads is beyond fp16, as masks are."""
+def _reads_large(node: onnx.NodeProto, graph: onnx.GraphProto, largest: float) -> bool:
+    """Whether a small stored constant that the node reads is beyond a type, as masks are."""
     small = {t.name: t for t in graph.initializer if t.name in node.input and t.data_type == TensorProto.FLOAT}
     arrays = (numpy_helper.to_array(t) for t in small.values() if np.prod(t.dims) <= 1)
-    return any(bool((np.abs(array) > LARGEST).any()) for array in arrays)
+    return any(bool((np.abs(array) > largest).any()) for array in arrays)
 
 
 def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:

@@ -1,4 +1,4 @@
-"""Which nodes leave the range of fp16 on real inputs, found by running the fp32 graph in onnxruntime."""
+"""Which nodes leave the range of fp16 or bf16 on real inputs, found by running the fp32 graph in onnxruntime."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeprune.bundle import Bundle
 from edgeprune.engines import calibration
-from edgeprune.engines.half import LARGEST, fp32_nodes
+from edgeprune.engines.float_types import FP16, Half
+from edgeprune.engines.half import fp32_nodes
 from edgeprune.engines.quantise import Arrays, linked, load, run_each
 from edgeprune.engines.weightless import value_types
 from edgeprune.errors import UserError
@@ -30,13 +31,14 @@ class Range:
     largest: float
     finite: bool
 
-    @property
-    def fits(self) -> bool:
-        """Whether fp16 holds every value."""
-        return self.finite and self.largest <= LARGEST
+    def fits(self, half: Half = FP16) -> bool:
+        """Whether the type holds every value."""
+        return self.finite and self.largest <= half.largest
 
-    def __str__(self) -> str:
-        problem = f"up to {self.largest:.3g}, and fp16 ends at {LARGEST:.0f}" if self.finite else "NaN or Inf"
+    def said(self, half: Half = FP16) -> str:
+        """One line for people about a value that does not fit."""
+        ends = f"{half.word} ends at {half.largest:.5g}"
+        problem = f"up to {self.largest:.3g}, and {ends}" if self.finite else "NaN or Inf"
         return f"{self.node} ({self.operator}) makes {problem}"
 
 
@@ -70,7 +72,7 @@ class Outlier:
     finite: bool
 
     def __str__(self) -> str:
-        return f"{self.graph}: {Range(self.node, self.operator, self.largest or 0.0, self.finite)}"
+        return f"{self.graph}: {Range(self.node, self.operator, self.largest or 0.0, self.finite).said()}"
 
 
 def check_bundle(bundle: Bundle, stages: Collection[str]) -> list[Outlier]:
@@ -94,12 +96,12 @@ def check_bundle(bundle: Bundle, stages: Collection[str]) -> list[Outlier]:
 def offenders(graph: Path, found: dict[str, Range]) -> list[Range]:
     """The nodes that fp16 would compute and whose values it cannot hold."""
     kept = fp32_nodes(load(graph))
-    return [r for name, r in found.items() if not r.fits and name not in kept]
+    return [r for name, r in found.items() if not r.fits() and name not in kept]
 
 
-def keep_fp32(graph: Path, found: dict[str, Range]) -> list[str]:
-    """Names of the nodes to leave in fp32: those that make values beyond fp16, and those that read them."""
-    outside = {name for name, r in found.items() if not r.fits}
+def keep_fp32(graph: Path, found: dict[str, Range], half: Half = FP16) -> list[str]:
+    """Names of the nodes to leave in fp32: those that make values beyond the type, and those that read them."""
+    outside = {name for name, r in found.items() if not r.fits(half)}
     nodes = onnx.load(graph, load_external_data=False).graph.node
     return [node.name for node in nodes if outside & {*node.input, *node.output}]
 

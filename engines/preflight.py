@@ -34,7 +34,7 @@ CHANGE_FACTOR = 4.0
 ENGINE_BASE_BYTES = 1 << 30
 ENGINE_BYTES = 16 << 20
 #: bytes of a weight in an engine; int4 with a scale of two bytes for every 32
-STORED = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5625}
+STORED = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "int8": 1.0, "fp8": 1.0, "int4": 0.5625}
 
 
 @dataclass(frozen=True)

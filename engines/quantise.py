@@ -95,8 +95,11 @@ def run_each(graph: Path, sets: Sequence[Arrays], names: list[str]) -> Iterator[
     """The same for one set of feeds after the other; the graph is loaded once."""
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    if own_attention.used_by(onnx.load(graph, load_external_data=False)):
+    options, model = onnxruntime.SessionOptions(), onnx.load(graph, load_external_data=False)
+    if any(tensor.data_type == onnx.TensorProto.FLOAT8E4M3FN for tensor in model.graph.initializer):
+        # It would fuse the pairs into integer products, and move them to where fp8 is not allowed; both end the load.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if own_attention.used_by(model):
         options.register_custom_ops_library(str(native_library.path()))
     session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     for feeds in sets:

@@ -14,6 +14,7 @@ from edgeprune.engines.targets import Target, has_precision
 INT4_BLOCKS = (32, 64, 128)
 _UNSIGNED: dict[int | None, str] = {TensorProto.UINT8: "uint8", TensorProto.UINT16: "uint16"}
 _PRECISIONS = {
+    TensorProto.BFLOAT16: "bf16",
     TensorProto.INT4: "int4",
     TensorProto.FLOAT8E4M3FN: "fp8",
     TensorProto.FLOAT4E2M1: "fp4",
@@ -58,7 +59,7 @@ def int4_block(view: GraphView, target: Target) -> Iterator[Hit]:
 
 @rule("type-of-gpu", TENSORRT, "Build for another GPU, or in a precision that this one has.")
 def type_of_gpu(view: GraphView, target: Target) -> Iterator[Hit]:
-    """int4, fp8 and fp4 where they are not documented; fp32 matrix products where TensorRT-RTX has none."""
+    """bf16, int4, fp8 and fp4 where they are not documented; fp32 matrix products where TensorRT-RTX has none."""
     for node, scope in view.walk():
         kinds = {scope.dtype(name) for name in node.input if name}
         needed = [precision for kind, precision in _PRECISIONS.items() if kind in kinds]

@@ -15,13 +15,12 @@ from edgeprune.recipe import toml_module
 Builder = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
 ComputeCapability = tuple[int, int]
 
-#: precision -> the compute capabilities that have it; those not named here are had by every GPU.
+#: precision -> the compute capabilities that have it; those not named here or below are had by every GPU.
 GPU_PRECISIONS: dict[str, frozenset[ComputeCapability]] = {
-    "fp8": frozenset({(8, 9), (12, 0)}),
     "fp4": frozenset({(12, 0)}),
 }
-#: int4 needs at least this.
-INT4_SINCE: ComputeCapability = (8, 0)
+#: precision -> the least compute capability that has it
+SINCE: dict[str, ComputeCapability] = {"int4": (8, 0), "bf16": (8, 0), "fp8": (8, 9)}
 
 
 @dataclass(frozen=True)
@@ -123,8 +122,8 @@ def has_precision(capability: ComputeCapability, precision: str) -> bool:
     """Whether GPUs of a compute capability compute in a precision, as far as the sources of targets.toml say."""
     if precision == "fp32":
         return capability != (7, 5)  # TensorRT-RTX has no fp32 matrix product there
-    if precision == "int4":
-        return capability >= INT4_SINCE
+    if precision in SINCE:
+        return capability >= SINCE[precision]
     return capability in GPU_PRECISIONS.get(precision, {capability})
 
 

@@ -13,6 +13,7 @@ import sys
 from typing import Any
 
 from edgeprune import devices
+from edgeprune.cli import engine_backend
 from edgeprune.fingerprint import library_version
 
 #: opens a session of one Identity node with each provider that was compiled in, and marks on stderr, where onnxruntime
@@ -46,12 +47,14 @@ _REMEDIES = {
     "cuda": "install the NVIDIA driver: libcuda.so.1 comes with it",
     "tensorrt": "on Jetson install JetPack's libnvinfer, elsewhere pip install 'edgeprune[tensorrt]'",
     "tensorrt_rtx": "pip install 'edgeprune[rtx]'",
+    "libedgeprune_tensorrt": engine_backend.REMEDY,
 }
 
 
 def examine() -> dict[str, dict[str, Any]]:
-    """{"gpu", "cuda", "tensorrt", "tensorrt_rtx"}: works, what it is, problem and remedy."""
+    """{"gpu", "cuda", "tensorrt", "tensorrt_rtx", "libedgeprune_tensorrt"}: works, what it is, problem and remedy."""
     found = {"gpu": _gpu(), "cuda": _cuda(), **{module: _tensorrt(module) for module in _TENSORRT}}
+    found["libedgeprune_tensorrt"] = engine_backend.examine()
     return {
         name: {"works": not problem, "version": text, "problem": problem, "remedy": _REMEDIES[name] if problem else ""}
         for name, (text, problem) in found.items()

@@ -25,13 +25,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument("--target", required=True, metavar="T", help="see `edgeprune list targets`")
     parser.add_argument(
-        "--precision", required=True, metavar="P", help="fp32, fp16, int8, int4, or e.g. vision=fp16,decoder=int4"
+        "--precision",
+        required=True,
+        metavar="P",
+        help="fp32, fp16, bf16, int8, int4, fp8, or e.g. vision=fp16,decoder=int4",
     )
     parser.add_argument(
         "--calibrate",
         type=Path,
         metavar="DIR|FILE.jsonl",
-        help="pictures and questions that give the ranges of int8 engines; default: the golden picture and question",
+        help="pictures and questions that give the ranges of int8 and fp8 engines; default: the golden pair",
     )
     parser.add_argument(
         "--kv-cache",

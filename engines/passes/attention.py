@@ -4,8 +4,8 @@ Many queries over as many key heads, and queries of a group stacked as rows over
 A mask that is 0 where a condition holds and the least float elsewhere becomes the condition itself: no type has to hold
 the least float then. Every query has to see at least one key. Maps that something else reads stay as they are.
 
-Only attention in fp16 is formed: TensorRT-RTX 1.7 has no kernel for the node in fp32 and ends the build, and its parser
-refuses `softmax_precision`, so how the softmax is accumulated is the library's choice.
+Only attention in fp16 or bf16 is formed: TensorRT-RTX 1.7 has no kernel for the node in fp32 and ends the build, and
+its parser refuses `softmax_precision`, so how the softmax is accumulated is the library's choice.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from edgeprune.engines.float_types import HALVES
 from edgeprune.engines.graph_view import attribute
 from edgeprune.engines.passes.base import GraphPass, attention_has_one_output, in_order, opset_between, standard_only
 from edgeprune.engines.passes.matching import Graph, Node, ints
@@ -23,7 +24,7 @@ from edgeprune.engines.weightless import value_types
 
 _AXIS = "attention_head_axis"
 _HIDES = -1e30
-FLOAT16 = onnx.TensorProto.FLOAT16
+_FORMED = tuple(half.kind for half in HALVES.values())
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,15 @@ class Match:
     softmax: Node
 
 
-def change(model: onnx.ModelProto, kind: int = FLOAT16) -> int:
-    """Every attention of one softmax that only its own values read, and whose queries, keys, values are of a type."""
-    graph, kinds, made = Graph(model.graph), value_types(model), set[str]()
+def change(model: onnx.ModelProto, *kinds: int) -> int:
+    """Every attention of one softmax that only its own values read, and whose queries, keys, values are of one of these
+    types; none given: fp16 or bf16."""
+    graph, types, made = Graph(model.graph), value_types(model), set[str]()
     replaced: dict[str, list[Node]] = {}
     for node in model.graph.node:
         found = match(graph, node)
-        if found is not None and {kinds.get(name) for name in (found.query, found.keys, found.values)} == {kind}:
+        read = set() if found is None else {types.get(name) for name in (found.query, found.keys, found.values)}
+        if found is not None and len(read) == 1 and read <= {*(kinds or _FORMED)}:
             replaced[found.last.output[0]] = _nodes(found, made)
     if any("attention_mask_" in name for name in made):
         model.graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), _AXIS))

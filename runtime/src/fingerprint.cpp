@@ -24,9 +24,9 @@ struct Difference {
 
 class Differences {
 public:
-    void add(const std::string& what, const std::string& built, const std::string& here,
-             const std::string& target = "") {
-        const std::string text = what + " was " + built + " when it was built and is " + here + " here";
+    void add(const std::string& what, const std::string& built, const std::string& here, const std::string& target = "",
+             const std::string& where = "here") {
+        const std::string text = what + " was " + built + " when it was built and is " + here + " " + where;
         for (const Difference& known : found_) {
             if (known.text == text) return;  // what every engine shares is said once
         }
@@ -93,6 +93,35 @@ void compare_machine(const Json& print, Differences& out) {
     if (here && *here != built_for) out.add("compute capability", built_for, *here);
 }
 
+std::string joined(const std::vector<std::string>& words) {
+    std::string text;
+    for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
+    return text;
+}
+
+// "8.6", "8.9" of tensorrt-rtx:sm86,sm89; none of other targets.
+std::vector<std::string> capabilities_of(const std::string& target) {
+    std::vector<std::string> found;
+    if (target.rfind("tensorrt-rtx:", 0) != 0) return found;
+    for (size_t at = target.find("sm"); at != std::string::npos; at = target.find("sm", at)) {
+        const size_t end = std::min(target.find_first_not_of("0123456789", at + 2), target.size());
+        const std::string digits = target.substr(at + 2, end - at - 2);
+        if (digits.size() > 1) found.push_back(digits.substr(0, digits.size() - 1) + "." + digits.back());
+        at = end;
+    }
+    return found;
+}
+
+// Engines for other compute capabilities than those of the target that the manifest names: no GPU is needed to see it.
+void compare_target(const Json& print, const std::string& target, Differences& out) {
+    const std::vector<std::string> meant = capabilities_of(target);
+    const auto built = print.at("compute_capabilities").get<std::vector<std::string>>();
+    if (meant.empty() || built.empty() || std::is_permutation(built.begin(), built.end(), meant.begin(), meant.end())) {
+        return;
+    }
+    out.add("compute capability", joined(built), joined(meant), "", "in the manifest's target " + target);
+}
+
 // As a POSIX shell reads it back.
 std::string quoted(const std::string& word) {
     const auto plain = [](unsigned char c) {
@@ -130,7 +159,7 @@ const Json* find_variant(const Json& manifest, const std::string& slug) {
     return nullptr;
 }
 
-Differences compare(const Json& build, const Json& files) {
+Differences compare(const Json& build, const Json& files, const std::string& target) {
     Differences out;
     const Json none = Json::array();
     const auto list = [&](const char* key) -> const Json& { return build.contains(key) ? build.at(key) : none; };
@@ -138,6 +167,7 @@ Differences compare(const Json& build, const Json& files) {
     for (const Json& graph : list("graphs")) compare_graphs(graph.at("graph_sha256"), files, out);
     for (const Json& engine : list("engines")) compare_graphs(engine.at("fingerprint").at("graph_sha256"), files, out);
     for (const Json& engine : list("engines")) compare_machine(engine.at("fingerprint"), out);
+    for (const Json& engine : list("engines")) compare_target(engine.at("fingerprint"), target, out);
     return out;
 }
 
@@ -151,7 +181,7 @@ Differences read_and_compare(const BundleFiles& files, const Json& manifest, con
     const std::string path = files.inside(name);
     try {
         const JsonDocument build(read_text_file(path));
-        return compare(build.root(), manifest.at("files"));
+        return compare(build.root(), manifest.at("files"), variant.at("target").get<std::string>());
     } catch (const JsonError&) {
         throw unreadable();
     } catch (const Json::exception&) {

@@ -233,8 +233,14 @@ def test_a_changed_variant_is_refused(built: pathlib.Path, tmp_path: pathlib.Pat
         ("cpu", "embedding=int8", ["write a precision as int8 or as"]),
         ("cuda", "int8", ["cuda has no precision 'int8'; it has: fp32, fp16"]),
         ("tensorrt-rtx:sm75", "int4", ["has no precision 'int4'"]),
-        ("tensorrt-rtx:sm89", "fp8", ["makes only fp32, fp16, int8, int4 for tensorrt-rtx:sm89 so far, not fp8"]),
+        (
+            "tensorrt-rtx:sm120",
+            "fp4",
+            ["makes only fp32, fp16, bf16, int8, int4, fp8 for tensorrt-rtx:sm120 so far, not fp4"],
+        ),
         ("tensorrt-rtx:sm75", "fp32", ["has no precision 'fp32'"]),
+        ("tensorrt-rtx:sm86,sm89", "fp8", ["has no precision 'fp8'; it has: fp32, fp16, bf16, int8, int4"]),
+        ("tensorrt-rtx:sm75", "vision=bf16,decoder=fp16", ["has no precision 'bf16'; it has: fp16"]),
         ("tensorrt:thor", "fp16", ["makes nothing for tensorrt:thor so far"]),
     ],
 )

@@ -6,8 +6,13 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
+import subprocess
+
+import pytest
 
 from edgeprune import __version__
+from edgeprune.cli import engine_backend
 from tests.cli.command import edgeprune, environment
 
 
@@ -45,7 +50,7 @@ def test_what_would_use_a_gpu(tmp_path: pathlib.Path) -> None:
     """A provider counts when it ran a graph; a GPU is what nvidia-smi lists."""
     report = json.loads(edgeprune("doctor", "--json").stdout)
     assert {"name": "CPUExecutionProvider", "works": True, "problem": "", "remedy": ""} in report["providers"]
-    assert set(report["accelerators"]) == {"gpu", "cuda", "tensorrt", "tensorrt_rtx"}
+    assert set(report["accelerators"]) == {"gpu", "cuda", "tensorrt", "tensorrt_rtx", "libedgeprune_tensorrt"}
     for entry in report["accelerators"].values():
         assert (entry["problem"] == "") == entry["works"] == (entry["remedy"] == "")
     installed = importlib.util.find_spec("tensorrt_rtx") is not None
@@ -58,3 +63,71 @@ def test_what_would_use_a_gpu(tmp_path: pathlib.Path) -> None:
     bare = edgeprune("doctor", env=environment(PATH=str(tmp_path / "none"))).stdout
     assert "nvidia-smi lists no GPU" in bare
     assert "but not run; run them where nvidia-smi lists a GPU" in bare
+
+
+OPEN = 'extern "C" void* edgeprune_engine_open(void*) { return nullptr; }'
+BUILD = 'extern "C" const char* edgeprune_engine_build() { return "edgeprune VERSION, engine interface 1"; }'
+
+
+def compiled(source: str, path: pathlib.Path) -> pathlib.Path:
+    subprocess.run(["c++", "-shared", "-fPIC", "-x", "c++", "-", "-o", path], input=source, text=True, check=True)
+    return path
+
+
+def backend_row(path: pathlib.Path) -> tuple[dict[str, object], str]:
+    """The row of doctor's report with this back end named, and the text that people get."""
+    env = environment(EDGEPRUNE_TENSORRT_BACKEND=str(path))
+    report = json.loads(edgeprune("doctor", "--json", env=env).stdout)
+    assert report["can_run"], "bundles run without it"
+    done = edgeprune("doctor", env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    return report["accelerators"]["libedgeprune_tensorrt"], done.stdout
+
+
+def test_the_back_end_of_engines_that_is_not_there(tmp_path: pathlib.Path) -> None:
+    row, text = backend_row(tmp_path / "none.so")
+    assert row["problem"] == f"{tmp_path}/none.so: cannot open shared object file: No such file or directory"
+    assert f"libedgeprune_tensorrt: {engine_backend.REMEDY}" in text
+    assert "libnvinfer-dev" in engine_backend.REMEDY
+    assert re.search(r"libedgeprune_tensorrt +missing +\S+none.so", text)
+
+
+def test_the_back_end_of_engines_that_does_not_load(tmp_path: pathlib.Path) -> None:
+    broken, old = tmp_path / "broken.so", f"{OPEN}\n{BUILD}".replace("VERSION", "9.9.9")
+    broken.write_bytes(b"no library at all")
+    cases = {
+        broken: "file too short",
+        compiled("void missing(); void call() { missing(); }", tmp_path / "lacks.so"): "undefined symbol",
+        compiled("int nothing;", tmp_path / "other.so"): "it is no back end of edgeprune",
+        compiled(old, tmp_path / "old.so"): "it is of edgeprune 9.9.9, engine",
+    }
+    for path, words in cases.items():
+        row, text = backend_row(path)
+        assert not row["works"]
+        assert str(path) in str(row["problem"])
+        assert words in str(row["problem"])
+        assert row["remedy"] == engine_backend.REMEDY
+        assert words in text
+
+
+def test_the_back_end_of_engines_that_loads(tmp_path: pathlib.Path) -> None:
+    """One that names itself as the library's header does; the text is the header's own."""
+    header = pathlib.Path(__file__).parents[2] / "runtime" / "src" / "engine_library.h"
+    assert f'EDGEPRUNE_VERSION ", {engine_backend.INTERFACE}"' in header.read_text(encoding="utf-8")
+    path = compiled(f"{OPEN}\n{BUILD}".replace("VERSION", __version__), tmp_path / "fits.so")
+    row, text = backend_row(path)
+    assert row == {"works": True, "version": f"edgeprune {__version__}, engine interface 1 ({path})", "problem": "",
+                   "remedy": ""}  # fmt: skip
+    assert f"ok edgeprune {__version__}, engine interface 1" in text
+
+
+def test_every_place_of_the_back_end_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgeprune.runtime import library
+
+    monkeypatch.delenv(engine_backend.VARIABLE, raising=False)
+    beside = library.load().path.resolve().parent / engine_backend.FILE
+    if beside.exists():
+        pytest.skip("this build has the back end")
+    _, problem = engine_backend.examine()
+    assert problem.startswith(f"{beside}: cannot open")
+    assert f"; {engine_backend.FILE}: cannot open" in problem, "the loader's own places"

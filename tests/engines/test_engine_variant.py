@@ -226,7 +226,7 @@ def test_kill_9_during_a_build_leaves_the_engines_before(
 
 @needs_rtx
 @pytest.mark.slow
-@pytest.mark.parametrize("part", ["version", "capability", "engine", "graph"])
+@pytest.mark.parametrize("part", ["version", "edited capability", "capability", "engine", "graph"])
 def test_engines_that_do_not_fit_are_refused(
     built: tuple[pathlib.Path, str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
@@ -238,6 +238,11 @@ def test_engines_that_do_not_fit_are_refused(
         for engine in facts["engines"]:
             engine["fingerprint"]["versions"]["tensorrt_rtx"] = "1.0.0"
         write_and_hash(copy, folder / "build.json", json.dumps(facts).encode())
+    elif part == "edited capability":  # seen without a GPU: the manifest names the target
+        words = ["compute capability was 12.0 when it was built and is 8.6 in the manifest's target tensorrt-rtx:sm86"]
+        for engine in facts["engines"]:
+            engine["fingerprint"]["compute_capabilities"] = ["12.0"]
+        (folder / "build.json").write_text(json.dumps(facts))
     elif part == "capability":  # a machine whose nvidia-smi tells of a GPU that they were not built for
         words = ["compute capability was 8.6 when it was built and is 12.0 here"]
         (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'Some GPU, 570.1, 12.0'\n")

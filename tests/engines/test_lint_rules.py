@@ -137,6 +137,7 @@ CASES: list[tuple[str, str, Make, Make]] = [
     ("int4-block", RTX86, lambda: dequantise(INT4, block=16), lambda: dequantise(INT4, block=32)),
     ("int4-block", RTX86, lambda: dequantise(INT4), lambda: dequantise(INT4, block=128)),
     ("type-of-gpu", RTX75, lambda: dequantise(INT4, block=64), lambda: dequantise(TensorProto.INT8)),
+    ("type-of-gpu", RTX75, lambda: matmul(TensorProto.BFLOAT16), lambda: matmul(TensorProto.FLOAT16)),
     ("type-of-gpu", RTX75, lambda: matmul(TensorProto.FLOAT), lambda: matmul(TensorProto.FLOAT16)),
     (
         "type-of-gpu",
@@ -166,6 +167,13 @@ def test_fp4_and_fp8_where_a_gpu_has_them() -> None:
         rules = [f.rule for f in lint.check_view(graph, targets.find(RTX120))]
         assert "type-of-gpu" not in rules
         assert "type-of-gpu" in [f.rule for f in lint.check_view(graph, targets.find("tensorrt-rtx:sm120,sm80"))]
+
+
+def test_bf16_where_a_gpu_has_it() -> None:
+    for name in ("tensorrt-rtx:sm80", RTX86, RTX120, ORIN, THOR, "tensorrt:local"):
+        assert "type-of-gpu" not in [f.rule for f in lint.check_view(matmul(TensorProto.BFLOAT16), targets.find(name))]
+    (finding,) = lint.check_view(matmul(TensorProto.BFLOAT16), targets.find("tensorrt-rtx:sm86,sm75"))
+    assert finding.problem == "MatMul in bf16, which is not documented for sm75"
 
 
 def test_findings_name_the_node() -> None:

@@ -17,6 +17,7 @@ from onnx.reference import ReferenceEvaluator
 from edgeprune.bundle import Bundle
 from edgeprune.engines import calibration, dialects, half, int4, lint, numerics, qdq, quantise, targets
 from edgeprune.engines.accuracy import relative
+from edgeprune.engines.float_types import FP16
 from edgeprune.engines.graph_view import load
 from edgeprune.engines.weightless import value_types
 from edgeprune.errors import CheckFailed
@@ -58,7 +59,7 @@ def test_a_planted_overflow_is_named(planted: pathlib.Path, tiny_bundle: pathlib
         "Mul",
         False,
     )
-    assert row["largest"] > half.LARGEST
+    assert row["largest"] > FP16.largest
     text = edgeprune("check", planted, "--precision", "vision=fp16,decoder=fp32").stdout
     assert f"vision-fastervlm.onnx: {PLANTED} (Mul) makes up to" in text
     assert "1 node(s) leave its range" in text
@@ -93,7 +94,7 @@ def test_the_rebuilt_graph_is_finite_and_in_parity(planted: pathlib.Path, monkey
         assert np.isfinite(found[0]).all()
         assert relative(found[0], wanted[0]) <= TOLERANCES["visual_embeds_fp16"]
         assert len(set(found[1].ravel()) & set(wanted[1].ravel())) >= 0.9 * wanted[1].size
-    monkeypatch.setattr(numerics, "keep_fp32", lambda graph, found: [])
+    monkeypatch.setattr(numerics, "keep_fp32", lambda graph, found, half: [])
     bare = dialect(bundle, "fastervlm", "fp16", planted.parent / "unguarded")
     assert not np.isfinite(in_fp16(bare.path, feeds, names)[0]).all()
 
@@ -243,5 +244,5 @@ def test_nan_is_found(tmp_path: pathlib.Path) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
     found = numerics.ranges(path, [{"x": np.array([-1, 2], np.float32)}], tmp_path)
     assert {name: r.finite for name, r in found.items()} == {"a": False, "b": True, "y": False}
-    assert "log (Log) makes NaN or Inf" in [str(r) for r in numerics.offenders(path, found)]
+    assert "log (Log) makes NaN or Inf" in [r.said() for r in numerics.offenders(path, found)]
     assert set(numerics.keep_fp32(path, found)) == {"log", "sum"}

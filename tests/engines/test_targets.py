@@ -15,7 +15,7 @@ NAMES = [
     "cpu", "cuda", "tensorrt:local", "tensorrt:orin-nano", "tensorrt:orin-nx", "tensorrt:agx-orin", "tensorrt:thor",
     "tensorrt-rtx:sm86,sm89,sm120",
 ]  # fmt: skip
-PRECISIONS = {"fp32", "fp16", "int8", "int4", "int8+int4", "fp8", "fp4"}
+PRECISIONS = {"fp32", "fp16", "bf16", "int8", "int4", "int8+int4", "fp8", "fp4"}
 #: TensorRT -> newest opset its parser reads, and the operators it reads since then; the vendor's notes.
 PARSERS = {"10.3": (20, set()), "11.4.1": (24, {"Attention", "RotaryEmbedding", "RMSNormalization", "TensorScatter"})}
 
@@ -46,7 +46,7 @@ def test_a_list_of_compute_capabilities_is_free() -> None:
     assert (one.name, one.slug, one.compute_capabilities) == ("tensorrt-rtx:sm86", "tensorrt-rtx-sm86", ((8, 6),))
     assert "fp8" not in one.precisions
     assert targets.find("tensorrt-rtx:sm120, sm89").name == "tensorrt-rtx:sm89,sm120"
-    assert targets.find("tensorrt-rtx:sm89,sm120").precisions == ("fp32", "fp16", "int8", "int4", "fp8")
+    assert targets.find("tensorrt-rtx:sm89,sm120").precisions == ("fp32", "fp16", "bf16", "int8", "int4", "fp8")
     assert "fp4" in targets.find("tensorrt-rtx:sm120").precisions
     assert "fp32" not in targets.find("tensorrt-rtx:sm75").precisions
     assert targets.find("tensorrt-rtx:sm86,sm89,sm120").compute_capabilities == ((8, 6), (8, 9), (12, 0))

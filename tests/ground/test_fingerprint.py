@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edgeprune import devices, fingerprint
-from edgeprune.bundle import MANIFEST, Bundle
+from edgeprune.bundle import MANIFEST, Bundle, scan_folder
 from edgeprune.errors import BundleError
 from edgeprune.variant_writer import VariantWriter
 from tests.ground.sample import write_bundle
@@ -20,14 +20,19 @@ GRAPH = "onnx/decoder.onnx"
 LIBRARY = "numpy"
 
 
-def write_variant(root: pathlib.Path, build: object, precision: dict[str, str] | None = None) -> pathlib.Path:
+TARGET = "tensorrt-rtx:sm86,sm89"
+
+
+def write_variant(
+    root: pathlib.Path, build: object, precision: dict[str, str] | None = None, target: str = TARGET
+) -> pathlib.Path:
     """Adds the variant `built` with this build.json to a bundle; returns the file."""
     with VariantWriter(root, "built", "0123") as writer:
         text = build if isinstance(build, str) else json.dumps(build)
         (writer.path / "build.json").write_text(text, encoding="utf-8")
         (writer.path / "decoder.engine").write_bytes(b"engine")
         words = precision or {"vision": "fp16", "decoder": "fp16"}
-        entry = {"target": "tensorrt-rtx:sm86,sm89", "precision": words, "build": writer.name("build.json")}
+        entry = {"target": target, "precision": words, "build": writer.name("build.json")}
         writer.commit({**entry, "parity": []})
         return writer.path / "build.json"
 
@@ -86,7 +91,8 @@ def test_one_that_does_not_fit_names_both_sides(
     root: pathlib.Path, changes: dict[str, Any], sides: tuple[str, str, str]
 ) -> None:
     what, built, here = sides
-    write_variant(root, engine(root, **changes))
+    meant = "tensorrt-rtx:sm86" if what == "compute capability" else TARGET
+    write_variant(root, engine(root, **changes), target=meant)
     if "graph_sha256" not in changes:
         Bundle.open(root).variant("built")  # kept here, but for another machine
     with pytest.raises(BundleError) as refused:
@@ -94,7 +100,7 @@ def test_one_that_does_not_fit_names_both_sides(
     text = str(refused.value)
     assert text.startswith(f"variant built does not fit: {what} was {built} when it was built and is {here}")
     assert text.count("when it was built") == 1, "a difference that every engine shares is said once"
-    target = "tensorrt-rtx:sm89" if what == "compute capability" else "tensorrt-rtx:sm86,sm89"
+    target = "tensorrt-rtx:sm89" if what == "compute capability" else TARGET
     command = f"edgeprune build '{root}' --target {target} --precision fp16 --rebuild"
     assert text.endswith(f"; run `{command}`.")
 
@@ -104,8 +110,55 @@ def test_what_this_machine_does_not_know_is_not_compared(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     build = engine(root, module="no-such-library", versions={"no-such-library": "1"}, compute_capabilities=["1.0"])
-    write_variant(root, build)
+    write_variant(root, build, target="tensorrt-rtx:sm10")
     Bundle.open(root).variant("built", to_run=True)
+
+
+#: an edit of one fingerprint -> what is said of it where nvidia-smi lists no GPU
+EDITS = {
+    "another GPU": ({"compute_capabilities": ["12.0"]}, "compute capability was 12.0 when it was built and is 8.6, 8.9"
+                    f" in the manifest's target {TARGET}"),
+    "one GPU less": ({"compute_capabilities": ["8.9"]}, "compute capability was 8.9 when it was built and is 8.6, 8.9"
+                     f" in the manifest's target {TARGET}"),
+    "another version": ({"versions": {LIBRARY: "0.0.7"}}, f"{LIBRARY} was 0.0.7 when it was built and is "
+                        f"{metadata.version(LIBRARY)} here"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sealed", [True, False], ids=["hashed again", "as edited"])
+@pytest.mark.parametrize(("changes", "words"), EDITS.values(), ids=EDITS)
+def test_an_edited_fingerprint_is_named_without_a_gpu(
+    root: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], words: str,
+    sealed: bool,
+) -> None:  # fmt: skip
+    """A build.json that says something else than it did, its hash in the manifest made anew or not."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    path = write_variant(root, engine(root))
+    Bundle.open(root).variant("built", to_run=True)
+    edit(root, path, changes, sealed=sealed)
+    with pytest.raises(BundleError) as refused:
+        Bundle.open(root).variant("built", to_run=True)
+    command = f"edgeprune build '{root}' --target {TARGET} --precision fp16 --rebuild"
+    assert str(refused.value) == f"variant built does not fit: {words}; run `{command}`."
+
+
+def edit(root: pathlib.Path, path: pathlib.Path, changes: dict[str, Any], *, sealed: bool) -> None:
+    """Changes the fingerprint of the first engine in a build.json, and with `sealed` what the manifest says of it."""
+    build = json.loads(path.read_text(encoding="utf-8"))
+    build["engines"][0]["fingerprint"].update(changes)
+    path.write_text(json.dumps(build), encoding="utf-8")
+    if sealed:
+        manifest = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
+        manifest["variants"][0]["files"].update(scan_folder(root, path.parent))
+        (root / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+
+
+def test_what_a_fingerprint_does_not_say_the_hash_does(root: pathlib.Path) -> None:
+    """An edit that decides nothing here, the driver: the file is another one all the same."""
+    path = write_variant(root, engine(root))
+    edit(root, path, {"driver": "1.2"}, sealed=False)
+    with pytest.raises(BundleError, match=r"build.json has .* but the manifest says .*; run `edgeprune build"):
+        Bundle.open(root).variant("built", to_run=True)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"engines": [{}]}', '{"graphs": [{"file": "x"}]}'])

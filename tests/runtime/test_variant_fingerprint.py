@@ -15,7 +15,7 @@ from edgeprune import devices
 from edgeprune.bundle import Bundle
 from edgeprune.errors import BundleError
 from tests.ground.sample import write_bundle
-from tests.ground.test_fingerprint import GRAPH, write_variant
+from tests.ground.test_fingerprint import GRAPH, edit, write_variant
 
 MODULE = "tensorrt_rtx"
 INSTALLED = "1.7.1.116"
@@ -148,10 +148,31 @@ def test_what_fits_or_is_not_known_is_no_difference(root: pathlib.Path, machine:
     write_variant(root, engines(root))
     assert "does not fit" not in by_c(root, machine)[1]
     unknown = engines(root, module="no-such", versions={"no-such": "1"}, compute_capabilities=["1.0"])
-    write_variant(root, unknown)
+    write_variant(root, unknown, target="tensorrt-rtx:sm10")
     status, text = by_c(root)
     assert status != 0
     assert "does not fit" not in text
+
+
+@pytest.mark.parametrize("sealed", [True, False], ids=["hashed again", "as edited"])
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"compute_capabilities": ["12.0"]}, "capability was 12.0 when it was built and is 8.6, 8.9 in the manifest's"),
+    ({"compute_capabilities": ["8.9", "8.6", "12.1"]}, "capability was 8.9, 8.6, 12.1 when it was built and is 8.6, "),
+    ({"versions": {MODULE: "1.6.0.1"}}, f"{MODULE} was 1.6.0.1 when it was built and is {INSTALLED} here"),
+])  # fmt: skip
+def test_an_edited_fingerprint_without_a_gpu(
+    root: pathlib.Path, machine: pathlib.Path, changes: dict[str, Any], words: str, sealed: bool
+) -> None:
+    """The library is there, a driver is not: both openings name both sides, whether or not the hash was made anew."""
+    for name in ("libcuda.so.1", "nvidia-smi"):
+        (machine / name).unlink()
+    path = write_variant(root, engines(root))
+    assert "does not fit" not in by_c(root, machine)[1]
+    edit(root, path, changes, sealed=sealed)
+    status, text = by_c(root, machine)
+    assert (status, text) == (3, by_python(root))
+    assert words in text
+    assert text.endswith("--target tensorrt-rtx:sm86,sm89 --precision fp16 --rebuild`.")
 
 
 def test_a_package_that_names_fewer_numbers(root: pathlib.Path, machine: pathlib.Path) -> None:
