@@ -1,86 +1,17 @@
 #include "manifest.h"
 
 #include <algorithm>
-#include <limits>
-#include <map>
 #include <set>
 
-#include "error.h"
-#include "json_document.h"
 #include "library_search.h"
+#include "manifest_node.h"
 
 namespace edgeprune {
-namespace {
 
-using Json = nlohmann::json;
-
-[[noreturn]] void fail(const std::string& what) {
-    throw Error(EP_ERROR_BUNDLE, "manifest.json: " + what);
-}
-
-// A value together with where it stands, so that every error can name its field.
-class Node {
-public:
-    Node(const Json& value, std::string path) : value_(value), path_(std::move(path)) {}
-
-    const Json& json() const { return value_; }
-    const std::string& path() const { return path_; }
-    bool has(const std::string& key) const { return value_.is_object() && value_.contains(key); }
-
-    Node operator[](const std::string& key) const {
-        const std::string path = path_.empty() ? key : path_ + "." + key;
-        if (!value_.is_object()) fail(label() + " must be an object");
-        const auto found = value_.find(key);
-        if (found == value_.end()) fail(path + " is missing");
-        return {*found, path};
-    }
-    std::vector<Node> items() const {
-        if (!value_.is_array()) fail(label() + " must be a list");
-        std::vector<Node> nodes;
-        for (size_t i = 0; i < value_.size(); ++i) nodes.emplace_back(value_[i], path_ + "[" + std::to_string(i) + "]");
-        return nodes;
-    }
-    std::map<std::string, Node> members() const {
-        if (!value_.is_object()) fail(label() + " must be an object");
-        std::map<std::string, Node> nodes;
-        for (const auto& [key, value] : value_.items()) nodes.emplace(key, Node(value, path_ + "." + key));
-        return nodes;
-    }
-    std::string text() const {
-        if (!value_.is_string()) fail(label() + " must be a string");
-        return value_.get<std::string>();
-    }
-    bool flag() const {
-        if (!value_.is_boolean()) fail(label() + " must be true or false");
-        return value_.get<bool>();
-    }
-    // A whole number from `least` to `most`.
-    int64_t integer(int64_t least, int64_t most = std::numeric_limits<int64_t>::max()) const {
-        const bool fits =
-            value_.is_number_integer() && !(value_.is_number_unsigned() && value_.get<uint64_t>() > INT64_MAX);
-        if (!fits || value_.get<int64_t>() < least || value_.get<int64_t>() > most) {
-            fail(label() + " must be a whole number of at least " + std::to_string(least));
-        }
-        return value_.get<int64_t>();
-    }
-    int64_t count() const { return integer(1, int64_t{1} << 40); }
-    // A keep ratio.
-    double ratio() const {
-        if (!value_.is_number() || !(value_.get<double>() > 0 && value_.get<double>() <= 1)) {
-            fail(label() + " must be above 0 and at most 1");
-        }
-        return value_.get<double>();
-    }
-
-private:
-    std::string label() const { return path_.empty() ? "the document" : path_; }
-
-    const Json& value_;
-    std::string path_;
-};
+using namespace manifest_parts;
 
 // The pattern of "path" in the schema.
-std::string safe_path(const std::string& path, const std::string& where) {
+std::string manifest_parts::safe_path(const std::string& path, const std::string& where) {
     const auto allowed = [](char c) {
         return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
                c == '/' || c == '-';
@@ -91,6 +22,8 @@ std::string safe_path(const std::string& path, const std::string& where) {
     }
     return path;
 }
+
+namespace {
 
 std::vector<int32_t> parse_ids(const Node& node) {
     std::vector<int32_t> ids;
@@ -270,7 +203,9 @@ void parse_text_graph(const Node& node, Manifest& manifest) {
     }
 }
 
-void parse_graphs(const Node& node, Manifest& manifest) {
+}  // namespace
+
+void manifest_parts::parse_graphs(const Node& node, Manifest& manifest) {
     manifest.vision.clear();
     for (const auto& [name, list] : node["vision"].members()) {
         std::vector<GraphSpec>& stages = manifest.vision[name];
@@ -293,7 +228,7 @@ void parse_graphs(const Node& node, Manifest& manifest) {
     }
 }
 
-void parse_files(const Node& node, Manifest& manifest) {
+void manifest_parts::parse_files(const Node& node, Manifest& manifest) {
     for (const auto& [path, file] : node.members()) {
         FileSpec spec;
         spec.sha256 = file["sha256"].text();
@@ -301,6 +236,8 @@ void parse_files(const Node& node, Manifest& manifest) {
         manifest.files.emplace(safe_path(path, node.path()), spec);
     }
 }
+
+namespace {
 
 void check_version(const Node& root) {
     const Json& version = root["schema_version"].json();
@@ -329,68 +266,6 @@ Manifest parse_root(const Node& root) {
     manifest.min_onnxruntime = root["min_onnxruntime"].text();
     if (!read_version(manifest.min_onnxruntime)) fail("min_onnxruntime must begin with two numbers, as \"1.17\"");
     return manifest;
-}
-
-Node find_variant(const Node& list, const std::string& slug) {
-    std::string known;
-    for (const Node& item : list.items()) {
-        const std::string name = item["slug"].text();
-        if (name == slug) return Node(item.json(), "variants." + slug);
-        known += (known.empty() ? "" : ", ") + name;
-    }
-    throw Error(EP_ERROR_INVALID_ARGUMENT, "the bundle has no variant \"" + slug + "\"; it has: " +
-                                               (known.empty() ? "none" : known) + "; `edgeprune build` makes one");
-}
-
-// Which library runs the engines of a target; "": none that is known here.
-std::string engine_module(const std::string& target) {
-    if (target.rfind("tensorrt-rtx:", 0) == 0) return "tensorrt_rtx";
-    return target.rfind("tensorrt:", 0) == 0 ? "tensorrt" : "";
-}
-
-// `edgeprune build` names an engine after its graph, and leaves it every tensor: only the cache of a decoder that is
-// not fp32 becomes fp16.
-void become_engine(GraphSpec& graph, const std::string& folder, bool half_cache) {
-    const std::string name = graph.file.substr(graph.file.rfind('/') + 1);
-    graph.file = folder + name.substr(0, name.rfind('.')) + ".engine";
-    graph.data.clear();
-    if (!half_cache) return;
-    for (std::vector<TensorSpec>* tensors : {&graph.inputs, &graph.outputs}) {
-        for (TensorSpec& tensor : *tensors) {
-            const bool cache = tensor.role.rfind("past_", 0) == 0 || tensor.role.rfind("present_", 0) == 0;
-            if (cache) tensor.dtype = DType::float16;
-        }
-    }
-    graph.kv->dtype = DType::float16;
-}
-
-void use_engines(Manifest& manifest, const Node& node, const std::string& slug) {
-    manifest.engines = engine_module(node["target"].text());
-    if (manifest.engines.empty()) {
-        throw Error(EP_ERROR_UNSUPPORTED, "variant \"" + slug + "\" holds engines for " + node["target"].text() +
-                                              ", which this library cannot run; open the bundle without a variant");
-    }
-    const std::string build = safe_path(node["build"].text(), node.path() + ".build");
-    const std::string folder = build.substr(0, build.rfind('/') + 1);
-    for (auto& [name, stages] : manifest.vision) {
-        for (GraphSpec& graph : stages) become_engine(graph, folder, false);
-    }
-    if (manifest.text) become_engine(*manifest.text, folder, false);
-    become_engine(manifest.decoder, folder, node["precision"]["decoder"].text() != "fp32");
-    manifest.decoder_step.reset();
-}
-
-// Puts the variant's graphs and files in the place of the canonical ones.
-void use_variant(Manifest& manifest, const Node& list, const std::string& slug) {
-    const Node node = find_variant(list, slug);
-    if (node.has("graphs")) {
-        parse_graphs(node["graphs"], manifest);
-    } else {
-        use_engines(manifest, node, slug);
-    }
-    parse_files(node["files"], manifest);
-    manifest.variant = slug;
-    manifest.variant_target = node["target"].text();
 }
 
 }  // namespace
