@@ -64,7 +64,7 @@ def test_wrong_requests_are_one_sentence(tiny_bundle: pathlib.Path) -> None:
     assert_user_error(edgeprune("check", tiny_bundle, "--target", "gpu"), "no target 'gpu'", "tensorrt:thor")
     assert_user_error(edgeprune("check", tiny_bundle, "--precision", "int8"), "without --target only")
     wrong = edgeprune("check", tiny_bundle, "--target", "tensorrt-rtx:sm86", "--precision", "fp8")
-    assert_user_error(wrong, "sm86 has no precision 'fp8'; it has: fp32, fp16, int8, int4")
+    assert_user_error(wrong, "sm86 has no precision 'fp8'; it has: fp32, fp16, bf16, int8, int4")
     half = edgeprune("check", tiny_bundle, "--target", "cpu", "--precision", "vision=int8")
     assert_user_error(half, "add decoder=")
 
