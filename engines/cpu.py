@@ -21,6 +21,7 @@ from edgeprune.engines import (
     int4,
     one_by_one,
     own_attention,
+    own_product,
     precisions,
     quantise,
 )
@@ -59,7 +60,7 @@ SCHEMES = {
     "int8": Scheme(quantise.noise, (0.1, 0.05, 0.03, 0.02), quantise.integer, "1.17"),
     "int4": Scheme(int4.noise, (0.2, 0.15, 0.12, 0.1), int4.blocks, int4.MIN_ONNXRUNTIME),
 }
-STEP_SCHEME = dataclasses.replace(SCHEMES["int4"], change=int4.step)
+STEP_SCHEME = dataclasses.replace(SCHEMES["int4"], change=own_product.step)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +102,7 @@ def build_key(bundle: Bundle, target: Target, precision: dict[str, str], *, half
             "cache": ["float16", TOLERANCES["logits_cache_fp16"]] if half_cache else "float32",
             "products": "one by one",
             "vision_attention": f"{fused_attention.DOMAIN}:{fused_attention.OPERATOR}",
-            "step_activations": int4.INTEGER_ACTIVATIONS,
+            "step_products": f"{own_attention.DOMAIN}:{own_product.OPERATOR}",
             "tolerance": [TOLERANCES[f"{role}_{word}"] for role in _ROLES.values() for word in SCHEMES],
         },
         "versions": versions(),
@@ -270,6 +271,7 @@ def _quantised(
     facts = {
         "file": made.name, "precision": word, "graph_sha256": digests, "noise_limit": limit, "fp32": fp32,
         **({"fused_attention": fused} if stage == "vision" else {}),
+        **({"own_products": own_product.count(model)} if name == STEP else {}),
     }  # fmt: skip
     row = ParityRow(f"{stage}/{name}", f"1 - cosine of {role}", away, tolerance, True)
     data = (job.writer.name(WEIGHTS),)

@@ -64,7 +64,8 @@ def rewrite(model: onnx.ModelProto, layers: int, cache: CacheType = "float32") -
     for info in (*made.graph.input, *made.graph.output):
         if info.name in ports:
             info.type.tensor_type.elem_type = _TYPES[cache]
-    made.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+    if not used_by(made):
+        made.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     return made
 
 

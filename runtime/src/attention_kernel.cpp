@@ -4,9 +4,9 @@
 #include <cmath>
 
 #include "float16.h"
+#include "processor.h"
 
 #if defined(__x86_64__)
-#include <cpuid.h>
 #include <immintrin.h>
 #endif
 
@@ -47,17 +47,6 @@ namespace avx2 {
 #undef EDGEPRUNE_F16C
 #undef EDGEPRUNE_TARGET
 }  // namespace avx2
-
-// Some compilers do not know f16c by name.
-bool has_f16c() noexcept {
-    unsigned a = 0, b = 0, c = 0, d = 0;
-    return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
-}
-
-bool has_avx2() noexcept {
-    static const bool has = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
-    return has;
-}
 #endif
 
 // The places [begin, end) of one key head, whose keys and values (C,d) begin at these.

@@ -13,8 +13,8 @@
 
 namespace edgeprune {
 
-// The domain with the operator, one per table of onnxruntime, kept for ever: sessions hold on to it.
-// A failure is onnxruntime's status, which the caller owns; null: none. Throws std::bad_alloc.
-ort::Status* own_operators(const ort::Slot* api, ort::CustomOpDomain** domain);
+// onnxruntime takes the one whose types are those of the node.
+ort::CustomOp cached_attention();
+ort::CustomOp cached_attention_float16();
 
 }  // namespace edgeprune

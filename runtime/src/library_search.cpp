@@ -12,10 +12,10 @@
 #include <utility>
 #include <vector>
 
-#include "attention_op.h"
 #include "error.h"
 #include "log.h"
 #include "ort_provider_api.h"
+#include "own_operators.h"
 
 namespace edgeprune {
 namespace {

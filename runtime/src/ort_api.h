@@ -25,7 +25,7 @@ struct CustomOpDomain;
 constexpr uint32_t kApiVersion = 17;
 
 // Values of onnxruntime's enums that this library uses.
-enum ElementType : int32_t { kFloat32 = 1, kInt32 = 6, kInt64 = 7, kFloat16 = 10 };
+enum ElementType : int32_t { kFloat32 = 1, kUint8 = 2, kInt32 = 6, kInt64 = 7, kFloat16 = 10 };
 enum LogSeverity : int32_t { kLogVerbose = 0, kLogInfo = 1, kLogWarning = 2, kLogError = 3, kLogFatal = 4 };
 enum Optimisation : int32_t { kOptimiseAll = 99 };
 

@@ -56,6 +56,7 @@ public:
           dimensions(entry<Call<const TensorInfo*, int64_t*, size_t>>(table, 62)),
           tensor_info(entry<Call<const Value*, TensorInfo**>>(table, 65)),
           attribute_float(entry<Call<const KernelInfo*, const char*, float*>>(table, 85)),
+          attribute_int(entry<Call<const KernelInfo*, const char*, int64_t*>>(table, 86)),
           input(entry<Call<const KernelContext*, size_t, const Value**>>(table, 90)),
           output(entry<Call<KernelContext*, size_t, const int64_t*, size_t, Value**>>(table, 91)),
           release_tensor_info(entry<void (*)(TensorInfo*)>(table, 99)),
@@ -70,6 +71,7 @@ public:
     Call<const TensorInfo*, int64_t*, size_t> dimensions;
     Call<const Value*, TensorInfo**> tensor_info;
     Call<const KernelInfo*, const char*, float*> attribute_float;
+    Call<const KernelInfo*, const char*, int64_t*> attribute_int;
     Call<const KernelContext*, size_t, const Value**> input;
     // context, index, shape, rank -> value
     Call<KernelContext*, size_t, const int64_t*, size_t, Value**> output;

@@ -129,10 +129,17 @@ def test_int8_and_int4_decoders_share_a_cache_written_in_place(
         assert "attention_mask" not in {tensor["role"] for tensor in graph["inputs"]}
         assert {tensor["shape"][2] for tensor in graph["inputs"] if tensor["role"].startswith("past_")} == {"C"}
     assert "MatMulInteger" in operators[0]
-    assert "MatMulNBits" in operators[1]
+    assert "MatMulInt4" in operators[1]
+    assert "MatMulNBits" not in operators[1]
     assert all("CachedAttention" in found and "ScatterND" not in found for found in operators)
-    cache = json.loads((copy / variant["build"]).read_text())["cache"]
-    assert cache == {"kind": "fixed", "dtype": "float16", "attention": "edgeprune:CachedAttention"}
+    facts = json.loads((copy / variant["build"]).read_text())
+    assert facts["cache"] == {"kind": "fixed", "dtype": "float16", "attention": "edgeprune:CachedAttention"}
+    own = {made["file"]: made.get("own_products") for made in facts["graphs"] if made["file"].startswith("decoder")}
+    names = [
+        node.name for node in quantise.products(onnx.load(copy / "onnx" / "decoder.onnx", load_external_data=False))
+    ]
+    fp32 = next(made["fp32"] for made in facts["graphs"] if made["file"] == "decoder-step.onnx")
+    assert own == {"decoder.onnx": None, "decoder-step.onnx": len(names) - len(fp32)}
     assert all(graph["kv"]["dtype"] == "float16" for graph in graphs)
     stages = {row["stage"]: row for row in variant["parity"]}
     assert stages["decoder/in place, fp32"]["tolerance"] == TOLERANCES["logits_in_place"]
