@@ -98,7 +98,7 @@ def build_key(bundle: Bundle, target: Target, precision: dict[str, str], *, half
         "options": {
             "noise_limits": {word: scheme.limits for word, scheme in SCHEMES.items()},
             "int4_block": int4.BLOCK,
-            "decoder_revision": 3,
+            "decoder_revision": 4,
             "cache": ["float16", TOLERANCES["logits_cache_fp16"]] if half_cache else "float32",
             "products": "one by one",
             "vision_attention": f"{fused_attention.DOMAIN}:{fused_attention.OPERATOR}",
@@ -197,11 +197,12 @@ def _decoder(job: Job, word: str, folder: Path) -> tuple[cpu_decoder.Decoder | N
         job.say(f"the cache is float32: {decoder.float32}")
     assert decoder.graph.kv is not None
     why = {"reason": decoder.float32} if decoder.float32 else {}
-    return decoder, {"kind": "fixed", "dtype": decoder.graph.kv.dtype, "attention": _attention(decoder), **why}
-
-
-def _attention(decoder: cpu_decoder.Decoder) -> str:
-    return "standard operators" if decoder.attention else f"{own_attention.DOMAIN}:{own_attention.OPERATOR}"
+    return decoder, {
+        "kind": "fixed",
+        "dtype": decoder.graph.kv.dtype,
+        "attention": decoder.operators or "standard operators",
+        **why,
+    }
 
 
 def _write(

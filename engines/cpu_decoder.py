@@ -38,6 +38,7 @@ class Decoder:
         rows: how far it lies from the canonical graph, in each form that it passed through; none where it is that.
         reason: why it is that; else empty.
         attention: why its attention stays in standard operators; empty: `finished` gives it our own.
+        operators: our own, as build.json names them; empty: none.
         float32: why its cache is not float16; else empty.
     """
 
@@ -47,6 +48,7 @@ class Decoder:
     rows: tuple[ParityRow, ...] = ()
     reason: str = ""
     attention: str = ""
+    operators: str = ""
     float32: str = ""
 
     def finished(self, model: onnx.ModelProto) -> onnx.ModelProto:
@@ -112,9 +114,11 @@ def prepare(bundle: Bundle, feeds: dict[str, Array], folder: Path, *, half: bool
     except in_place.NotMatched as reason:
         return Decoder(source, graph, feeds, reason=str(reason), attention=str(reason), float32=str(reason))
     canonical, described = _Canonical.run(source, graph, feeds), in_place.described(graph)
-    rows, attention = [canonical.row(made, "in place", folder)], ""
+    rows, attention, operators = [canonical.row(made, "in place", folder)], "", ""
     try:
-        rows.append(canonical.row(own_attention.rewrite(made, graph.kv.layers), "own attention", folder))
+        own = own_attention.rewrite(made, graph.kv.layers)
+        rows.append(canonical.row(own, "own attention", folder))
+        operators = own_attention.operators(own)
     except in_place.NotMatched as reason:
         attention = str(reason)
     float32 = attention or ("" if half else "asked for with --kv-cache fp32") or _too_large(canonical.largest)
@@ -126,7 +130,7 @@ def prepare(bundle: Bundle, feeds: dict[str, Array], folder: Path, *, half: bool
             described = in_place.described(graph, "float16")
     onnx.save(made, folder / source.name)
     given = with_room(described, feeds)
-    return Decoder(folder / source.name, described, given, tuple(rows), attention=attention, float32=float32)
+    return Decoder(folder / source.name, described, given, tuple(rows), "", attention, operators, float32)
 
 
 def with_room(graph: Graph, feeds: dict[str, Array]) -> dict[str, Array]:

@@ -26,7 +26,7 @@ class Resources:
     Args:
         threads: inside one graph run; 0: onnxruntime's own choice, or one per core named.
         cores: core of each thread; the first is the calling thread, which is not pinned here.
-        spinning: idle threads wait busily for a short time; False: they sleep at once.
+        spinning: idle threads wait busily within a graph's run; False: they sleep at once.
         map_weights: onnxruntime works on the bundle's files as they lie in memory, without repacked copies; runs may be
             slower, steps of an int4 decoder 70 times. The files must not be written to while the model is open.
         memory_limit_bytes: a bundle that needs more (`describe_bundle`) is refused before anything is loaded; no cap

@@ -69,5 +69,6 @@ _COUNTS: dict[str, Count] = {
                      "MatMulInt4", "QLinearMatMul"), _matmul),
     **dict.fromkeys(("Gemm", "FusedGemm", "QGemm", "FusedMatMul"), _transposable),
     **dict.fromkeys(("Conv", "FusedConv", "ConvInteger", "QLinearConv"), _convolution),
-    **dict.fromkeys(("MultiHeadAttention", "GroupQueryAttention", "Attention", "CachedAttention"), _attention),
+    **dict.fromkeys(("MultiHeadAttention", "GroupQueryAttention", "Attention", "CachedAttention", "RotaryAttention"),
+                    _attention),
 }  # fmt: skip

@@ -17,7 +17,7 @@ def change(model: onnx.ModelProto) -> int:
     """Every rotation of (B,H,T,d) whose cosines and sines are (B,1,T,d/2)."""
     graph, replaced, squeezed = Graph(model.graph), {}, set[str]()
     for node in model.graph.node:
-        found = _match(graph, node)
+        found = match(graph, node)
         if found is None:
             continue
         whole, *angles = found
@@ -38,7 +38,7 @@ def change(model: onnx.ModelProto) -> int:
     return len(replaced)
 
 
-def _match(graph: Graph, last: Node) -> tuple[str, str, str] | None:
+def match(graph: Graph, last: Node) -> tuple[str, str, str] | None:
     """(x, cosines, sines) of concat(a cos - b sin, b cos + a sin)."""
     if last.op_type != "Concat" or attribute(last, "axis") not in (-1, 3) or len(last.input) != 2:
         return None

@@ -97,6 +97,7 @@ Plan::Plan(const Problem& problem, bool portable)
     sums_.resize(row_blocks * static_cast<size_t>(chunks_ * problem.width));
     state_.resize(row_blocks * static_cast<size_t>(chunks_ * 2));
     limits_.resize(static_cast<size_t>(problem.batch * blocks_ * kRows));
+    rotated_.resize(problem.cosines != nullptr ? static_cast<size_t>(problem.width) : 0);
     pack();
 }
 
@@ -109,7 +110,12 @@ void Plan::pack() noexcept {
             for (int64_t padded = 0; padded < blocks_ * kRows; ++padded) {
                 const int64_t row = std::min(padded, rows_ - 1);
                 const int64_t fresh = row / share_;
-                const float* query = p.query + ((batch * p.heads + head_of(kv_head, row)) * p.fresh + fresh) * p.width;
+                const float* query = p.query + place(batch, kv_head, row);
+                if (p.cosines != nullptr) {
+                    const int64_t half = p.width / 2, angles = (batch * p.fresh + fresh) * half;
+                    rotate(query, p.cosines + angles, p.sines + angles, half, rotated_.data());
+                    query = rotated_.data();
+                }
                 const int64_t step = rows_ == 1 ? 1 : kRows;
                 float* lane = packed + padded / kRows * kRows * p.width + padded % step;
                 for (int64_t i = 0; i < p.width; ++i) lane[i * step] = query[i] * p.scale;
@@ -156,10 +162,17 @@ void Plan::run(size_t task) noexcept {
     }
 }
 
-void Plan::write(int64_t batch, int64_t kv_head, int64_t row, const float* sums, float total) noexcept {
+int64_t Plan::place(int64_t batch, int64_t kv_head, int64_t row) const noexcept {
     const Problem& p = problem_;
-    float* const to = p.mixed + ((batch * p.heads + head_of(kv_head, row)) * p.fresh + row / share_) * p.width;
-    for (int64_t i = 0; i < p.width; ++i) to[i] = sums[i] / total;
+    const int64_t head = head_of(kv_head, row), fresh = row / share_;
+    const int64_t whole =
+        p.tokens_first ? (batch * p.fresh + fresh) * p.heads + head : (batch * p.heads + head) * p.fresh + fresh;
+    return whole * p.width;
+}
+
+void Plan::write(int64_t batch, int64_t kv_head, int64_t row, const float* sums, float total) noexcept {
+    float* const to = problem_.mixed + place(batch, kv_head, row);
+    for (int64_t i = 0; i < problem_.width; ++i) to[i] = sums[i] / total;
 }
 
 void Plan::finish() noexcept {

@@ -18,11 +18,22 @@ struct Problem {
     float scale;                                             // of the logits
     const float* query;                                      // (B,H,T,d)
     Stored stored;
-    const void* keys;          // (B,Hkv,C,d); halves that are seen must be finite
-    const void* values;        // (B,Hkv,C,d)
-    const int64_t* positions;  // (B,T), each in [0, C): its own place, the last it sees
-    float* mixed;              // (B,H,T,d), written
+    const void* keys;                                  // (B,Hkv,C,d); halves that are seen must be finite
+    const void* values;                                // (B,Hkv,C,d)
+    const int64_t* positions;                          // (B,T), each in [0, C): its own place, the last it sees
+    float* mixed;                                      // (B,H,T,d), written
+    bool tokens_first = false;                         // query and mixed are (B,T,H,d)
+    const float *cosines = nullptr, *sines = nullptr;  // (B,T,d/2): queries are rotated by these first; null: they are
 };
+
+// A row of width 2 * half whose halves are turned: (a cos - b sin, b cos + a sin).
+inline void rotate(const float* row, const float* cosines, const float* sines, int64_t half, float* to) {
+    for (int64_t i = 0; i < half; ++i) {
+        const float a = row[i], b = row[half + i];
+        to[i] = a * cosines[i] - b * sines[i];
+        to[half + i] = b * cosines[i] + a * sines[i];
+    }
+}
 
 // Rounds floats to the nearest halves, ties to even. Returns whether each is a number whose half is finite.
 bool to_halves(const float* from, int64_t count, Half* to, bool portable = false) noexcept;
@@ -42,6 +53,8 @@ public:
 
 private:
     void pack() noexcept;
+    // First number of a row in query and mixed; row: T*share rows of a key head.
+    int64_t place(int64_t batch, int64_t kv_head, int64_t row) const noexcept;
     void write(int64_t batch, int64_t kv_head, int64_t row, const float* sums, float total) noexcept;
     int64_t head_of(int64_t kv_head, int64_t row) const noexcept { return kv_head * share_ + row % share_; }
 
@@ -52,6 +65,7 @@ private:
     int64_t chunks_, chunk_;           // of places; places in each
     std::vector<float> queries_;       // (B,Hkv,blocks,d,8), scaled
     std::vector<float> sums_, state_;  // (B,Hkv,blocks,chunks,8,d or 2): weighted values; largest logit, sum of weights
+    std::vector<float> rotated_;       // one query
     std::vector<int32_t> limits_;      // (B,blocks,8) places seen
 };
 

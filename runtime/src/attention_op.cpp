@@ -1,12 +1,9 @@
 #include "attention_op.h"
 
-#include <algorithm>
 #include <array>
-#include <cmath>
-#include <cstring>
 #include <string>
 
-#include "attention_kernel.h"
+#include "attention_cache.h"
 #include "own_op.h"
 
 namespace edgeprune {
@@ -48,10 +45,8 @@ public:
         }
         require(call, in);
         const Tensor mixed = call.output(kMixed, in[kQuery]);
-        const Tensor keys =
-            written(call, in[kPastKey], in[kNewKey], in[kPositions], call.output(kPresentKey, in[kPastKey]));
-        const Tensor values =
-            written(call, in[kPastValue], in[kNewValue], in[kPositions], call.output(kPresentValue, in[kPastValue]));
+        const Tensor keys = written(call, in[kPastKey], in[kNewKey], in[kPositions], kPresentKey);
+        const Tensor values = written(call, in[kPastValue], in[kNewValue], in[kPositions], kPresentValue);
         const auto& query = in[kQuery].shape;
         attention::Plan plan({query[0], query[1], keys.shape[1], query[2], keys.shape[2], query[3], scale_,
                               in[kQuery].floats(), stored, keys.data, values.data,
@@ -73,40 +68,23 @@ private:
         if (past[2] > INT32_MAX) call.refuse("the cache has too many places");
         if (in[kPositions].shape[0] != query[0] || in[kPositions].shape[1] != query[2])
             call.refuse("there is not one position for each query");
-        const auto* position = static_cast<const int64_t*>(in[kPositions].data);
-        for (int64_t i = 0; i < query[0] * query[2]; ++i) {
-            if (position[i] < 0 || position[i] >= past[2])
-                call.refuse("position " + std::to_string(position[i]) + " is outside a cache of " +
-                            std::to_string(past[2]));
-        }
+        attention::require_positions(call, in[kPositions], past[2]);
     }
 
     // `present` with the tokens of `past`, and the new ones at their positions.
     static Tensor written(const Call& call, const Tensor& past, const Tensor& fresh, const Tensor& positions,
-                          const Tensor& present) {
-        const size_t element = stored == Stored::float16 ? sizeof(attention::Half) : sizeof(float);
-        if (present.data != past.data) std::memcpy(present.data, past.data, past.elements() * element);
+                          size_t output) {
+        const Tensor present = attention::present_of<stored>(call, output, past);
         const int64_t heads = past.shape[1], places = past.shape[2], width = past.shape[3], count = fresh.shape[2];
         const auto* position = static_cast<const int64_t*>(positions.data);
         const float* from = fresh.floats();
         for (int64_t head = 0; head < past.shape[0] * heads; ++head) {
             for (int64_t t = 0; t < count; ++t, from += width) {
-                const int64_t place = (head * places + position[head / heads * count + t]) * width;
-                write_row(call, from, width, static_cast<char*>(present.data) + static_cast<size_t>(place) * element);
+                const int64_t place = head * places + position[head / heads * count + t];
+                attention::write_row<stored>(call, from, width, present.data, place * width);
             }
         }
         return present;
-    }
-
-    static void write_row(const Call& call, const float* from, int64_t width, void* to) {
-        if (stored == Stored::float32) {
-            std::memcpy(to, from, static_cast<size_t>(width) * sizeof(float));
-        } else if (!attention::to_halves(from, width, static_cast<attention::Half*>(to))) {
-            const auto fits = [](float value) { return std::fabs(value) < attention::kHalfEnd; };
-            call.refuse(
-                "a key or value of " + std::to_string(*std::find_if_not(from, from + width, fits)) +
-                " does not fit a cache in float16, which ends at 65504; build the variant again with --kv-cache fp32");
-        }
     }
 
     float scale_ = 1;

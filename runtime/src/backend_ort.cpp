@@ -227,7 +227,12 @@ public:
 private:
     void set_threading(ort::SessionOptions* options, const Threading& threading) const {
         check(api_, api_.set_intra_op_threads(options, threading.threads));
-        if (!threading.spin) check(api_, api_.add_session_config(options, "session.intra_op.allow_spinning", "0"));
+        // A model has several graphs, each with threads of its own: those of a graph that has just ended must not spin
+        // beside those of the next one.
+        const bool spin = threading.spin;
+        check(api_,
+              api_.add_session_config(options, spin ? "session.force_spinning_stop" : "session.intra_op.allow_spinning",
+                                      spin ? "1" : "0"));
         std::string affinities;  // onnxruntime counts processors from 1 and pins all threads but the caller's
         for (size_t i = 1; i < threading.cores.size(); ++i) {
             affinities += (i > 1 ? ";" : "") + std::to_string(threading.cores[i] + 1);

@@ -7,11 +7,13 @@
 #include "attention_op.h"
 #include "own_op.h"
 #include "product_op.h"
+#include "rotary_attention_op.h"
 
 namespace edgeprune {
 
 ort::Status* own_operators(const ort::Slot* table, ort::CustomOpDomain** domain) {
-    static const std::vector<ort::CustomOp> ops{cached_attention(), cached_attention_float16(), matmul_int4()};
+    static const std::vector<ort::CustomOp> ops{cached_attention(), cached_attention_float16(), rotary_attention(),
+                                                rotary_attention_float16(), matmul_int4()};
     static std::mutex mutex;
     static auto* const domains = new std::map<const ort::Slot*, ort::CustomOpDomain*>;
     const ort::OpApi api(table);

@@ -131,9 +131,9 @@ def test_int8_and_int4_decoders_share_a_cache_written_in_place(
     assert "MatMulInteger" in operators[0]
     assert "MatMulInt4" in operators[1]
     assert "MatMulNBits" not in operators[1]
-    assert all("CachedAttention" in found and "ScatterND" not in found for found in operators)
+    assert all("RotaryAttention" in found and "ScatterND" not in found for found in operators)
     facts = json.loads((copy / variant["build"]).read_text())
-    assert facts["cache"] == {"kind": "fixed", "dtype": "float16", "attention": "edgeprune:CachedAttention"}
+    assert facts["cache"] == {"kind": "fixed", "dtype": "float16", "attention": "edgeprune:RotaryAttention"}
     own = {made["file"]: made.get("own_products") for made in facts["graphs"] if made["file"].startswith("decoder")}
     names = [
         node.name for node in quantise.products(onnx.load(copy / "onnx" / "decoder.onnx", load_external_data=False))

@@ -44,7 +44,7 @@ def slug(bundle: pathlib.Path) -> str:
 @pytest.fixture(scope="module")
 def halved(tiny_bundle: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     path, cache = built(tiny_bundle, tmp_path_factory.mktemp("halved") / "float16.bundle", TWO, half=True)
-    assert cache == {"kind": "fixed", "dtype": "float16", "attention": "edgeprune:CachedAttention"}
+    assert cache == {"kind": "fixed", "dtype": "float16", "attention": "edgeprune:RotaryAttention"}
     return path
 
 
@@ -136,7 +136,7 @@ def test_keys_beyond_float16_keep_the_cache_in_float32(loud: pathlib.Path, tmp_p
     (variant,) = Bundle.open(copy).manifest.variants
     cache = json.loads((copy / variant.build).read_text())["cache"]
     assert (cache["kind"], cache["dtype"]) == ("fixed", "float32")
-    assert cache["attention"] == "edgeprune:CachedAttention"
+    assert cache["attention"] == "edgeprune:RotaryAttention"
     assert "float16 ends at 65504" in cache["reason"]
     assert f"the cache is float32: {cache['reason']}" in done.stdout
     assert "decoder/own attention, cache in fp16" not in {row.stage for row in variant.parity}

@@ -21,16 +21,34 @@ from tests.checkpoints import Shape, write_checkpoint
 
 Array = np.ndarray[Any, Any]
 CAPACITY = 320
+STANDARD, OWN, ROTATED_OUTSIDE = "standard operators", "own attention", "own attention, rotated outside"
+OPERATORS = {STANDARD: "", OWN: "edgeprune:RotaryAttention", ROTATED_OUTSIDE: "edgeprune:CachedAttention"}
+
+
+def between_heads_and_rotation(model: onnx.ModelProto) -> None:
+    """A node between the heads of one layer's queries and their rotation, which only the whole of all layers has."""
+    sliced = next(node.input[0] for node in model.graph.node if node.op_type == "Slice")
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            if name == sliced:
+                node.input[index] = "apart"
+    index = next(i for i, node in enumerate(model.graph.node) if sliced in node.output)
+    model.graph.node.insert(index + 1, onnx.helper.make_node("Identity", [sliced], ["apart"]))
 
 
 class Pair:
     """The canonical decoder and the rewritten one on the same tokens; the latter has one buffer as past and present."""
 
-    def __init__(self, bundle: Bundle, folder: pathlib.Path, own: bool) -> None:
+    def __init__(self, bundle: Bundle, folder: pathlib.Path, form: str) -> None:
         graph = bundle.manifest.graphs.decoder
         assert graph.kv is not None
         made = in_place.rewrite(onnx.load(bundle.file(graph.file)), graph.kv)
-        onnx.save(own_attention.rewrite(made, graph.kv.layers) if own else made, folder / "decoder.onnx")
+        if form == ROTATED_OUTSIDE:
+            between_heads_and_rotation(made)
+        if form != STANDARD:
+            made = own_attention.rewrite(made, graph.kv.layers)
+        assert own_attention.operators(made) == OPERATORS[form]
+        onnx.save(made, folder / "decoder.onnx")
         options = onnxruntime.SessionOptions()
         options.register_custom_ops_library(str(native_library.path()))
         self.canonical, self.rewritten = (
@@ -79,13 +97,13 @@ def bundle(
     return Bundle.open(export(recipe, folder / "odd.bundle"))
 
 
-@pytest.mark.parametrize("own", [False, True], ids=["standard operators", "own attention"])
+@pytest.mark.parametrize("form", OPERATORS)
 def test_the_cache_is_written_in_place_and_logits_are_the_canonical_ones(
-    bundle: Bundle, tmp_path: pathlib.Path, own: bool
+    bundle: Bundle, tmp_path: pathlib.Path, form: str
 ) -> None:
     """A prompt, single tokens, several tokens behind a cache, a rollback, a long cache: equal logits, equal keys and
     values, and nothing written beyond the new tokens."""
-    pair = Pair(bundle, tmp_path, own)
+    pair = Pair(bundle, tmp_path, form)
     rows = np.random.default_rng(0).normal(size=(CAPACITY, pair.width)).astype(np.float32)
     begin = 0
     for count in (9, 1, 1, 7, -6, 1, 5, 250, 1, 1):
