@@ -102,7 +102,7 @@ def build_key(bundle: Bundle, target: Target, precision: dict[str, str], *, half
             "cache": ["float16", TOLERANCES["logits_cache_fp16"]] if half_cache else "float32",
             "products": "one by one",
             "vision_attention": f"{fused_attention.DOMAIN}:{fused_attention.OPERATOR}",
-            "step_products": f"{own_attention.DOMAIN}:{own_product.OPERATOR}",
+            "step_products": f"{own_attention.DOMAIN}:{own_product.OPERATOR}, scales in int8",
             "tolerance": [TOLERANCES[f"{role}_{word}"] for role in _ROLES.values() for word in SCHEMES],
         },
         "versions": versions(),

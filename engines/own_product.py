@@ -1,8 +1,8 @@
 """The products of a graph that makes one token at a time as an operator of libedgeprune, `edgeprune:MatMulInt4`.
 
 Such a product reads every weight once, so the memory bounds it; onnxruntime's kernel stays below what the memory gives
-(docs/adr/0021-own-int4-product.md). The weights are those of `int4.step`, their scales in float16, laid out to be read
-from front to back: runtime/src/product_kernel.h has the layout.
+(docs/adr/0021-own-int4-product.md). The weights are those of `int4.step`, their scales in 8 bits of the largest of a
+column, laid out to be read from front to back: runtime/src/product_kernel.h has the layout.
 """
 
 from __future__ import annotations
@@ -22,13 +22,10 @@ Array = np.ndarray[Any, Any]
 OPERATOR = "MatMulInt4"
 #: columns of a tile, rows of a block: kColumns and kBlock there
 COLUMNS = 16
-#: relative error of the scales as a whole beyond which float16 does not hold them: twice its rounding
-_SCALE_ERROR = 2.0**-10
 
 
 def step(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A graph of products whose weights are inside, each product one `MatMulInt4`; where float16 does not hold the
-    scales, what `int4.step` makes of it."""
+    """A graph of products whose weights are inside, each product one `MatMulInt4`."""
     made = int4.step(model)
     stored = {tensor.name: tensor for tensor in made.graph.initializer}
     for node in made.graph.node:
@@ -53,10 +50,10 @@ def packed(bits: Array, scales: Array) -> Array:
 
     Args:
         bits: (columns, blocks, 32) uint8, 0 to 15, meaning -8 to 7.
-        scales: (columns, blocks).
+        scales: (columns, blocks), finite.
 
     Returns:
-        (tiles, blocks, 288) uint8.
+        (tiles, 64 + 272 * blocks) uint8.
     """
     columns, blocks, rows = bits.shape
     assert rows == int4.BLOCK
@@ -64,9 +61,13 @@ def packed(bits: Array, scales: Array) -> Array:
     tiles = np.pad(bits, ((0, room), (0, 0), (0, 0))).reshape(-1, COLUMNS, blocks, 4, 2, 4)
     # (tile, block, line, column, i) of the lower and the upper four rows of a line's eight
     low, high = (tiles[:, :, :, :, half].transpose(0, 2, 3, 1, 4) for half in (0, 1))
-    lines = (low | high << 4).reshape(-1, blocks, 16 * rows // 2)
-    halves = np.pad(scales.astype("<f2"), ((0, room), (0, 0))).reshape(-1, COLUMNS, blocks).transpose(0, 2, 1)
-    return np.concatenate([np.ascontiguousarray(halves).view(np.uint8), lines], axis=2)
+    lines = (low | high << 4).reshape(-1, blocks, COLUMNS * rows // 2)
+    factors = np.abs(scales).max(1) / np.float32(127)
+    steps = np.rint(np.divide(scales, factors[:, None], out=np.zeros_like(scales), where=factors[:, None] > 0))
+    steps = np.pad(steps.astype(np.int8), ((0, room), (0, 0))).reshape(-1, COLUMNS, blocks).transpose(0, 2, 1)
+    parts = np.concatenate([np.ascontiguousarray(steps).view(np.uint8), lines], axis=2)
+    heads = np.pad(factors.astype("<f4"), (0, room)).reshape(-1, COLUMNS).view(np.uint8)
+    return np.concatenate([heads, parts.reshape(len(parts), -1)], axis=1)
 
 
 def _change(node: onnx.NodeProto, stored: dict[str, onnx.TensorProto]) -> None:
@@ -74,8 +75,6 @@ def _change(node: onnx.NodeProto, stored: dict[str, onnx.TensorProto]) -> None:
     columns, depth = int(attribute(node, "N")), int(attribute(node, "K"))
     blocks = -(-depth // int4.BLOCK)
     scales = numpy_helper.to_array(stored[node.input[2]]).reshape(columns, blocks)
-    if not _fits(scales):
-        return
     pairs = numpy_helper.to_array(stored[node.input[1]]).reshape(columns, blocks, -1)
     bits = np.stack([pairs & 15, pairs >> 4], axis=-1).reshape(columns, blocks, -1)
     name = f"{node.input[1]}_tiles"
@@ -84,11 +83,3 @@ def _change(node: onnx.NodeProto, stored: dict[str, onnx.TensorProto]) -> None:
         OPERATOR, [node.input[0], name], list(node.output), node.name, domain=DOMAIN, columns=columns
     )
     node.CopyFrom(made)
-
-
-def _fits(scales: Array) -> bool:
-    """Whether float16 holds them."""
-    with np.errstate(over="ignore"):
-        halves = scales.astype(np.float16).astype(np.float64)
-    error = np.linalg.norm(halves - scales)
-    return bool(np.isfinite(halves).all() and error <= _SCALE_ERROR * np.linalg.norm(scales.astype(np.float64)))

@@ -5,7 +5,6 @@
 #include <cstring>
 #include <limits>
 
-#include "float16.h"
 #include "processor.h"
 
 #if defined(__x86_64__)
@@ -19,10 +18,12 @@ namespace {
 
 constexpr int64_t kLine = 64;                   // bytes of a block's weights that are taken at a time
 constexpr int64_t kLines = kBlock * 8 / kLine;  // in a block
-constexpr int64_t kScaleBytes = 2 * kColumns;
+constexpr int64_t kFactorBytes = 4 * kColumns;
+constexpr int64_t kScaleBytes = kColumns;
 constexpr int64_t kMiddle = 8;           // what the bits of a weight of 0 are
 constexpr int64_t kAhead = 4096;         // bytes that are fetched beforehand
 constexpr float kNothing = 1e-30F;       // inputs whose reciprocal may be infinite count as 0
+constexpr int64_t kGroup = 8;            // tiles that are read together
 constexpr int64_t kTaskBytes = 1 << 17;  // of weights, so that threads end at the same time
 
 // One row of inputs, rounded.
@@ -64,9 +65,8 @@ void tile(const uint8_t* weights, int64_t blocks, const Row& row, float* sums) {
             const Shorts& four = pairs[column / 2];
             const int64_t at = column % 2 * 4;
             const int32_t sum = four[at] + four[at + 1] + four[at + 2] + four[at + 3] + row.offsets[block];
-            uint16_t scale;
-            std::memcpy(&scale, weights + 2 * column, sizeof scale);
-            sums[column] += half_to_float(scale) * row.scales[block] * static_cast<float>(sum);
+            const auto scale = static_cast<int8_t>(weights[column]);
+            sums[column] += static_cast<float>(scale) * row.scales[block] * static_cast<float>(sum);
         }
     }
 }
@@ -100,8 +100,9 @@ __attribute__((target("arch=armv8.2-a+dotprod"))) void tile_dot(const uint8_t* w
             }
         }
         for (int64_t i = 0; i < 4; ++i) {
-            const float16x4_t halves = vreinterpret_f16_u8(vld1_u8(weights + 8 * i));
-            const float32x4_t factor = vmulq_n_f32(vcvt_f32_f16(halves), row.scales[block]);
+            const int16x8_t eight = vmovl_s8(vld1_s8(reinterpret_cast<const int8_t*>(weights) + i / 2 * 8));
+            const int32x4_t scales = vmovl_s16(i % 2 == 0 ? vget_low_s16(eight) : vget_high_s16(eight));
+            const float32x4_t factor = vmulq_n_f32(vcvtq_f32_s32(scales), row.scales[block]);
             all[i] = vfmaq_f32(all[i], factor, vcvtq_f32_s32(sum[i]));
         }
     }
@@ -111,8 +112,8 @@ __attribute__((target("arch=armv8.2-a+dotprod"))) void tile_dot(const uint8_t* w
 
 #if defined(__x86_64__)
 
-__attribute__((target("avx2,fma,f16c"))) void tile_avx2(const uint8_t* weights, int64_t blocks, const Row& row,
-                                                        float* sums) {
+__attribute__((target("avx2,fma"))) void tile_avx2(const uint8_t* weights, int64_t blocks, const Row& row,
+                                                   float* sums) {
     const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
     __m256 left = _mm256_setzero_ps(), right = _mm256_setzero_ps();
     for (int64_t block = 0; block < blocks; ++block, weights += kBlockBytes) {
@@ -132,9 +133,10 @@ __attribute__((target("avx2,fma,f16c"))) void tile_avx2(const uint8_t* weights, 
         }
         const __m256i offset = _mm256_set1_epi32(row.offsets[block]);
         const __m256 input = _mm256_set1_ps(row.scales[block]);
-        const auto* const scales = reinterpret_cast<const __m128i*>(weights);
-        const __m256 x = _mm256_mul_ps(_mm256_cvtph_ps(_mm_loadu_si128(scales)), input);
-        const __m256 y = _mm256_mul_ps(_mm256_cvtph_ps(_mm_loadu_si128(scales + 1)), input);
+        const auto scales_at = [weights](int64_t from) { return reinterpret_cast<const __m128i*>(weights + from); };
+        const __m256i p = _mm256_cvtepi8_epi32(_mm_loadl_epi64(scales_at(0)));
+        const __m256i q = _mm256_cvtepi8_epi32(_mm_loadl_epi64(scales_at(8)));
+        const __m256 x = _mm256_mul_ps(_mm256_cvtepi32_ps(p), input), y = _mm256_mul_ps(_mm256_cvtepi32_ps(q), input);
         left = _mm256_fmadd_ps(x, _mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_madd_epi16(a, ones), offset)), left);
         right = _mm256_fmadd_ps(y, _mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_madd_epi16(b, ones), offset)), right);
     }
@@ -142,26 +144,34 @@ __attribute__((target("avx2,fma,f16c"))) void tile_avx2(const uint8_t* weights, 
     _mm256_storeu_ps(sums + 8, right);
 }
 
-__attribute__((target("avx512f,avx512bw,avx512vnni"))) void tile_vnni(const uint8_t* weights, int64_t blocks,
-                                                                      const Row& row, float* sums) {
+// kTiles at once: memory gives more to a thread that reads at several places.
+template <int64_t kTiles>
+__attribute__((target("avx512f,avx512bw,avx512vnni"))) void tiles_vnni(const uint8_t* weights, int64_t stride,
+                                                                       int64_t blocks, const Row& row, float* sums) {
     const __m512i low = _mm512_set1_epi8(15);
-    __m512 all = _mm512_setzero_ps();
+    __m512 all[kTiles];
+    for (__m512& each : all) each = _mm512_setzero_ps();
     for (int64_t block = 0; block < blocks; ++block, weights += kBlockBytes) {
-        __m512i sum = _mm512_set1_epi32(row.offsets[block]);
+        __m512i sum[kTiles];
+        for (__m512i& each : sum) each = _mm512_set1_epi32(row.offsets[block]);
         for (int64_t line = 0; line < kLines; ++line) {
-            const uint8_t* const bits = weights + kScaleBytes + line * kLine;
             const int8_t* const whole = row.whole + block * kBlock + line * 8;
-            const __m512i all_bits = _mm512_loadu_si512(bits);
-            _mm_prefetch(reinterpret_cast<const char*>(bits + kAhead), _MM_HINT_T0);
-            const __m512i high = _mm512_and_si512(_mm512_srli_epi16(all_bits, 4), low);
-            sum = _mm512_dpbusd_epi32(sum, _mm512_and_si512(all_bits, low), _mm512_set1_epi32(four_of(whole)));
-            sum = _mm512_dpbusd_epi32(sum, high, _mm512_set1_epi32(four_of(whole + 4)));
+            const __m512i first = _mm512_set1_epi32(four_of(whole)), second = _mm512_set1_epi32(four_of(whole + 4));
+            for (int64_t i = 0; i < kTiles; ++i) {
+                const __m512i bits = _mm512_loadu_si512(weights + i * stride + kScaleBytes + line * kLine);
+                const __m512i high = _mm512_and_si512(_mm512_srli_epi16(bits, 4), low);
+                sum[i] = _mm512_dpbusd_epi32(sum[i], _mm512_and_si512(bits, low), first);
+                sum[i] = _mm512_dpbusd_epi32(sum[i], high, second);
+            }
         }
-        const __m512 scales = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(weights)));
-        const __m512 factor = _mm512_mul_ps(scales, _mm512_set1_ps(row.scales[block]));
-        all = _mm512_fmadd_ps(factor, _mm512_cvtepi32_ps(sum), all);
+        const __m512 input = _mm512_set1_ps(row.scales[block]);
+        for (int64_t i = 0; i < kTiles; ++i) {
+            const auto* const scales_at = reinterpret_cast<const __m128i*>(weights + i * stride);
+            const __m512 scales = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(scales_at)));
+            all[i] = _mm512_fmadd_ps(_mm512_mul_ps(scales, input), _mm512_cvtepi32_ps(sum[i]), all[i]);
+        }
     }
-    _mm512_storeu_ps(sums, all);
+    for (int64_t i = 0; i < kTiles; ++i) _mm512_storeu_ps(sums + i * kColumns, all[i]);
 }
 #endif
 
@@ -203,14 +213,32 @@ float rounded(const float* values, int8_t* whole, int32_t& offset) noexcept {
 
 using Tile = void (*)(const uint8_t* weights, int64_t blocks, const Row& row, float* sums);
 
-Tile chosen([[maybe_unused]] Instructions instructions) noexcept {
+Tile one_tile([[maybe_unused]] Instructions instructions) noexcept {
 #if defined(__x86_64__)
-    if (instructions == Instructions::chosen && has_avx512_vnni()) return tile_vnni;
     if (instructions != Instructions::portable && has_avx2()) return tile_avx2;
 #elif defined(__aarch64__)
     if (instructions == Instructions::chosen && has_dot_product()) return tile_dot;
 #endif
     return portable::tile;
+}
+
+// `count` tiles that lie `stride` bytes apart, up to kGroup.
+void run_tiles(const uint8_t* weights, int64_t stride, int64_t count, int64_t blocks, const Row& row,
+               Instructions instructions, float* sums) noexcept {
+#if defined(__x86_64__)
+    if (instructions == Instructions::chosen && has_avx512_vnni()) {
+        if (count == kGroup) return tiles_vnni<kGroup>(weights, stride, blocks, row, sums);
+        for (int64_t i = 0; i < count; ++i)
+            tiles_vnni<1>(weights + i * stride, stride, blocks, row, sums + i * kColumns);
+        return;
+    }
+#endif
+    const Tile tile = one_tile(instructions);
+    for (int64_t i = 0; i < count; ++i) tile(weights + i * stride, blocks, row, sums + i * kColumns);
+}
+
+int64_t ceiling(int64_t value, int64_t step) noexcept {
+    return (value + step - 1) / step;
 }
 
 }  // namespace
@@ -220,8 +248,8 @@ Plan::Plan(const Problem& problem, Instructions instructions)
       instructions_(instructions),
       tiles_(tiles_of(problem.columns)),
       blocks_(blocks_of(problem.depth)) {
-    const int64_t bytes = tiles_ * blocks_ * kBlockBytes;
-    tasks_ = static_cast<size_t>(std::clamp<int64_t>(bytes / kTaskBytes, 1, std::max<int64_t>(1, tiles_)));
+    const int64_t bytes = tiles_ * tile_bytes(problem.depth), most = std::max<int64_t>(1, ceiling(tiles_, kGroup));
+    tasks_ = static_cast<size_t>(std::clamp<int64_t>(bytes / kTaskBytes, 1, most));
     const auto blocks = static_cast<size_t>(problem.rows * blocks_);
     whole_.resize(blocks * kBlock);
     scales_.resize(blocks);
@@ -242,23 +270,31 @@ void Plan::round_inputs() noexcept {
 }
 
 bool Plan::small() const {
-    return problem_.rows * tiles_ * blocks_ * kBlockBytes < kTaskBytes;
+    return problem_.rows * tiles_ * tile_bytes(problem_.depth) < kTaskBytes;
 }
 
 void Plan::run(size_t task) const noexcept {
-    const auto share = [this](size_t index) {
-        return static_cast<int64_t>(index) * tiles_ / static_cast<int64_t>(tasks_);
-    };
-    const Tile tile = chosen(instructions_);
-    for (int64_t index = share(task); index < share(task + 1); ++index) {
-        const uint8_t* const weights = problem_.weights + index * blocks_ * kBlockBytes;
-        const int64_t count = std::min(kColumns, problem_.columns - index * kColumns);
-        for (int64_t row = 0; row < problem_.rows; ++row) {
-            const size_t at = static_cast<size_t>(row * blocks_);
-            float sums[kColumns];
-            tile(weights, blocks_, {whole_.data() + at * kBlock, scales_.data() + at, offsets_.data() + at}, sums);
-            std::copy_n(sums, count, problem_.output + row * problem_.columns + index * kColumns);
-        }
+    const int64_t groups = ceiling(tiles_, kGroup), tasks = static_cast<int64_t>(tasks_);
+    const int64_t first = static_cast<int64_t>(task) * groups / tasks;
+    const int64_t end = (static_cast<int64_t>(task) + 1) * groups / tasks;
+    for (int64_t tile = first * kGroup; tile < std::min(end * kGroup, tiles_); tile += kGroup) {
+        for (int64_t row = 0; row < problem_.rows; ++row) run_group(tile, row);
+    }
+}
+
+void Plan::run_group(int64_t first, int64_t row) const noexcept {
+    const int64_t stride = tile_bytes(problem_.depth), count = std::min(kGroup, tiles_ - first);
+    const uint8_t* const weights = problem_.weights + first * stride;
+    const size_t at = static_cast<size_t>(row * blocks_);
+    const Row rounded_row{whole_.data() + at * kBlock, scales_.data() + at, offsets_.data() + at};
+    float sums[kGroup * kColumns];
+    run_tiles(weights + kFactorBytes, stride, count, blocks_, rounded_row, instructions_, sums);
+    for (int64_t tile = 0; tile < count; ++tile) {
+        float factors[kColumns];
+        std::memcpy(factors, weights + tile * stride, sizeof factors);
+        const int64_t column = (first + tile) * kColumns, left = std::min(kColumns, problem_.columns - column);
+        float* const to = problem_.output + row * problem_.columns + column;
+        for (int64_t i = 0; i < left; ++i) to[i] = sums[tile * kColumns + i] * factors[i];
     }
 }
 

@@ -10,15 +10,15 @@ namespace edgeprune::product {
 
 constexpr int64_t kColumns = 16;  // of a tile
 constexpr int64_t kBlock = 32;    // rows of the weights that share a scale, per column
-constexpr int64_t kBlockBytes = kColumns * (2 + kBlock / 2);
+constexpr int64_t kBlockBytes = kColumns * (1 + kBlock / 2);
 
-// Weights lie in tiles of 16 columns, a tile in blocks of 32 rows, what is left over filled with scales of 0. A block
-// is 16 scales (float16), then 4 times 64 bytes: byte 4 c + i of the j-th holds the weights of column c in row 8 j + i
-// (low bits) and 8 j + 4 + i (high bits). A weight is scale * (bits - 8).
+// Weights lie in tiles of 16 columns, what is left over filled with scales of 0. A tile is 16 factors (float32), then
+// blocks of 32 rows. A block is 16 scales (int8), then 4 times 64 bytes: byte 4 c + i of the j-th holds the weights of
+// column c in row 8 j + i (low bits) and 8 j + 4 + i (high bits). A weight is factor * scale * (bits - 8).
 struct Problem {
     int64_t rows, depth, columns;  // of input and output; depth: rows of the weights
     const float* input;            // (rows,depth)
-    const uint8_t* weights;        // (tiles,blocks,kBlockBytes); finite
+    const uint8_t* weights;        // (tiles,tile_bytes(depth)); factors are finite
     float* output;                 // (rows,columns), written
 };
 
@@ -27,6 +27,10 @@ constexpr int64_t tiles_of(int64_t columns) {
 }
 constexpr int64_t blocks_of(int64_t depth) {
     return (depth + kBlock - 1) / kBlock;
+}
+
+constexpr int64_t tile_bytes(int64_t depth) {
+    return kColumns * 4 + blocks_of(depth) * kBlockBytes;
 }
 
 enum class Instructions { chosen, avx2, portable };
@@ -45,6 +49,8 @@ public:
 
 private:
     void round_inputs() noexcept;
+    // The tiles from `first` on that are read together, for one row.
+    void run_group(int64_t first, int64_t row) const noexcept;
 
     Problem problem_;
     Instructions instructions_;

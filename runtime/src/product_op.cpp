@@ -21,9 +21,8 @@ public:
         const own_op::Tensor x = call.input(0), weights = call.input(1);
         if (x.rank == 0) call.refuse("the input has no dimension");
         const int64_t depth = x.shape[x.rank - 1];
-        const std::array<int64_t, 4> wanted{product::tiles_of(columns_), product::blocks_of(depth),
-                                            product::kBlockBytes};
-        if (columns_ <= 0 || weights.rank != 3 || weights.shape != wanted)
+        const std::array<int64_t, 4> wanted{product::tiles_of(columns_), product::tile_bytes(depth)};
+        if (columns_ <= 0 || weights.rank != 2 || weights.shape != wanted)
             call.refuse("the weights have another shape than an input of " + std::to_string(depth) + " and " +
                         std::to_string(columns_) + " columns need");
         own_op::Tensor y = x;

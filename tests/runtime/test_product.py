@@ -49,11 +49,13 @@ def meant(model: onnx.ModelProto, depth: int) -> Array:
     made = np.zeros((depth, columns))
     for row in range(depth):
         for column in range(columns):
-            block = stored[column // 16, row // 32]
-            scale = block[:32].view("<f2")[column % 16]
+            tile = stored[column // 16]
+            factor = float(tile[:64].view("<f4")[column % 16])
+            block = tile[64 + 272 * (row // 32) :]
+            scale = int(block[:16].view(np.int8)[column % 16])
             line, place = divmod(row % 32, 8)
-            two = int(block[32 + 64 * line + 4 * (column % 16) + place % 4])
-            made[row, column] = float(scale) * ((two >> 4 if place >= 4 else two & 15) - 8)
+            two = int(block[16 + 64 * line + 4 * (column % 16) + place % 4])
+            made[row, column] = factor * scale * ((two >> 4 if place >= 4 else two & 15) - 8)
     return made
 
 
@@ -83,10 +85,10 @@ def test_operator_equals_numpy(depth: int, columns: int) -> None:
 
 
 def test_weights_are_those_of_the_library() -> None:
-    """Those of onnxruntime.quantization but for scales in float16."""
+    """Those of onnxruntime.quantization, but for scales that are a whole number of 127ths of a column's largest."""
     weight = np.random.default_rng(2).normal(0, 0.02, (80, 40)).astype(np.float32)
     wanted = int4.rounded(weight)
-    np.testing.assert_allclose(meant(own(weight), 80), wanted, rtol=2**-11, atol=1e-9)
+    assert (np.abs(meant(own(weight), 80) - wanted) <= 1.01 * np.abs(wanted).max(0) / 254).all()
 
 
 def test_result_is_as_near_as_the_library_s() -> None:
@@ -108,10 +110,14 @@ def test_what_is_no_number_comes_through(odd: float) -> None:
     assert np.isfinite(found[0, [0, 2]]).all()
 
 
-@pytest.mark.parametrize("size", [1e8, 1e-7])
-def test_scales_beyond_float16_leave_the_library_s_product(size: float) -> None:
-    weight = (np.random.default_rng(1).normal(size=(64, 32)) * size).astype(np.float32)
-    assert [node.op_type for node in own_product.step(product(weight)).graph.node] == ["MatMulNBits"]
+@pytest.mark.parametrize("size", [1e8, 1e-9])
+def test_weights_of_any_size(size: float) -> None:
+    rng = np.random.default_rng(1)
+    weight = (rng.normal(size=(64, 32)) * size).astype(np.float32)
+    x = rng.normal(size=(1, 1, 64)).astype(np.float32)
+    exact = x.astype(np.float64) @ weight
+    (found,) = session(own(weight)).run(None, {"x": x})
+    assert np.linalg.norm(found - exact) < 0.15 * np.linalg.norm(exact)
 
 
 def test_a_weight_of_nothing_is_nothing() -> None:

@@ -4,12 +4,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <limits>
 #include <random>
 #include <thread>
 #include <vector>
 
-#include "float16.h"
 #include "product_kernel.h"
 
 using edgeprune::product::Instructions;
@@ -25,26 +25,24 @@ struct Weights {
 
 Weights drawn(std::mt19937& random, int64_t depth, int64_t columns) {
     const int64_t tiles = (columns + 15) / 16, blocks = (depth + 31) / 32;
-    Weights made{std::vector<uint8_t>(static_cast<size_t>(tiles * blocks * 288)),
+    const int64_t tile_bytes = 64 + blocks * 272;
+    Weights made{std::vector<uint8_t>(static_cast<size_t>(tiles * tile_bytes)),
                  std::vector<double>(static_cast<size_t>(depth * columns))};
     std::uniform_int_distribution<int> byte(0, 255);
-    std::uniform_real_distribution<float> scale(-0.02F, 0.02F);
+    std::uniform_real_distribution<float> factor(0, 0.0002F);
     for (uint8_t& each : made.stored) each = static_cast<uint8_t>(byte(random));
     for (int64_t column = 0; column < tiles * 16; ++column) {
-        for (int64_t block = 0; block < blocks; ++block) {
-            uint8_t* const at = made.stored.data() + (column / 16 * blocks + block) * 288;
-            const bool there = column < columns;
-            const uint16_t half = edgeprune::float_to_half(there ? scale(random) : 0);
-            const int64_t c = column % 16;
-            at[2 * c] = static_cast<uint8_t>(half & 255);
-            at[2 * c + 1] = static_cast<uint8_t>(half >> 8);
-            for (int64_t row = block * 32; there && row < std::min(depth, block * 32 + 32); ++row) {
-                const int64_t k = row % 32;
-                const uint8_t two = at[32 + k / 8 * 64 + 4 * c + k % 4];
-                const int bits = k % 8 < 4 ? two & 15 : two >> 4;
-                made.values[static_cast<size_t>(row * columns + column)] =
-                    edgeprune::half_to_float(half) * (bits - 8.0);
-            }
+        uint8_t* const tile = made.stored.data() + column / 16 * tile_bytes;
+        const int64_t c = column % 16;
+        const float each = column < columns ? factor(random) : 0;
+        std::memcpy(tile + 4 * c, &each, sizeof each);
+        for (int64_t row = 0; column < columns && row < depth; ++row) {
+            const uint8_t* const block = tile + 64 + row / 32 * 272;
+            const int64_t k = row % 32;
+            const uint8_t two = block[16 + k / 8 * 64 + 4 * c + k % 4];
+            const int bits = k % 8 < 4 ? two & 15 : two >> 4;
+            const double scale = static_cast<int8_t>(block[c]);
+            made.values[static_cast<size_t>(row * columns + column)] = double{each} * scale * (bits - 8.0);
         }
     }
     return made;
