@@ -34,7 +34,7 @@ INT4_LIMITS = (0.2, 0.15, 0.12, 0.1)
 #: how many of the products stay in fp16 instead of int8, the noisiest first; the first share that meets the tolerance.
 INT8_SHARES = (0.0, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4)
 #: part of a fingerprint: another number when a pass comes to make other graphs.
-REVISION = 4
+REVISION = 5
 PLAIN = forms.FORMS["plain"]
 
 
