@@ -8,7 +8,7 @@ one after the other: the demo; a LLaVA-1.5-shaped one of real widths (the whole 
 weights); and the same encoder with all of its 24 blocks in use before a small decoder; for fastervlm and divprune. Each
 build is a process of its own, and so is each engine of it: the peak is that of all of them together. `--write-docs`
 makes the table of docs/targets.md.
-Takes an hour on two cores, 8 GB of memory and 10 GB of disk. `--missing` keeps the rows that OUT.json has and adds the
+Takes an hour on two cores, 9 GB of memory and 10 GB of disk. `--missing` keeps the rows that OUT.json has and adds the
 others: a build at a time, where a machine is shared.
 """
 

@@ -149,6 +149,7 @@ def formed_of(
         return Dialect(source)
     path = folder / source.name
     _write(model, path, form)
+    del model
     row = _row(graph, name, word, _results(graph, source, sets), _results(graph, path, sets))
     return Dialect(path, row, {"fp32": [], "formed": formed})
 
