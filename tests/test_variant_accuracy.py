@@ -1,4 +1,4 @@
-"""The table of the cpu variants' answers in docs/targets.md is that of the answers kept, and within what is promised."""
+"""The table of the cpu variants' answers in docs/targets.md is that of the answers kept, and within its bounds."""
 
 from __future__ import annotations
 
