@@ -71,7 +71,7 @@ bench-retention: $(STAMPS)/demo $(LIBRARY)  ## accuracy by pruning method, keep 
 	mkdir -p .cache/emoji && cd .cache/emoji && { [ -f package/emoji.json ] || { npm pack --silent emoji-datasource-google@16.0.0 && tar xzf emoji-datasource-google-16.0.0.tgz package/emoji.json package/LICENSE package/img/google/64; }; }
 	EDGEPRUNE_DEMO_EMOJI=$(CURDIR)/.cache/emoji/package $(RUN)/python examples/demo_benchmark/retention.py .cache/retention $(RETENTION)
 
-bench-engines: $(STAMPS)/demo $(STAMPS)/rtx $(LIBRARY)  ## build TensorRT-RTX engines, no GPU needed (an hour, 8 GB of memory, 10 GB of disk); JSON under benchmarks/results, table in docs/targets.md
+bench-engines: $(STAMPS)/demo $(STAMPS)/rtx $(LIBRARY)  ## build TensorRT-RTX engines, no GPU needed (an hour, 9 GB of memory, 10 GB of disk); JSON under benchmarks/results, table in docs/targets.md
 	$(RUN)/python -m benchmarks.engine_builds benchmarks/results/$$(date +%F)-engine-builds.json --write-docs
 
 fuzz: $(STAMPS)/venv  ## fuzz the readers with libFuzzer (clang), FUZZ_SECONDS each; stops at a finding

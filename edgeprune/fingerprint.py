@@ -59,12 +59,22 @@ def require(root: Path, manifest: Manifest, variant: Variant, *, to_run: bool) -
 
 
 def rebuild_command(root: Path, variant: Variant, target: str | None = None) -> str:
-    """The command that makes the variant again, or for another target, from the graphs that the bundle carries."""
+    """The command that makes the variant again, or for another target, from the graphs that the bundle carries; with
+    what was asked for beyond its precision, where build.json can be read."""
     words = set(variant.precision.values())
     pairs = ",".join(f"{graph}={word}" for graph, word in variant.precision.items())
     precision = words.pop() if len(words) == 1 else pairs
-    asked = ("--target", target or variant.target, "--precision", precision, "--rebuild")
+    asked = ("--target", target or variant.target, "--precision", precision, *_asked(root / variant.build), "--rebuild")
     return shlex.join(["edgeprune", "build", str(root), *asked])
+
+
+def _asked(path: Path) -> tuple[str, ...]:
+    """Options of the build that decided what it is and that neither target nor precision says."""
+    try:
+        build = json.loads(path.read_text(encoding="utf-8"))
+        return ("--kv-cache", "fp32") if build["asked"]["kv_cache"] == "fp32" else ()
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
 
 
 def _of_graphs(build: Mapping[str, Any], manifest: Manifest) -> Iterator[Difference]:

@@ -157,6 +157,7 @@ def build(
         facts = {
             "target": target.name, "precision": precision, "measured_on": job.inputs.source, "graphs": made,
             "cache": cache,
+            **({} if half_cache else {"asked": {"kv_cache": "fp32"}}),  # repeated by the command that rebuilds
             "min_onnxruntime": min_onnxruntime(bundle, precision), "versions": versions(),
             "machine": {key: machine.facts()[key] for key in ("processor", "cpu_flags")},
             "seconds": round(time.monotonic() - started, 1),

@@ -34,7 +34,7 @@ INT4_LIMITS = (0.2, 0.15, 0.12, 0.1)
 #: how many of the products stay in fp16 instead of int8, the noisiest first; the first share that meets the tolerance.
 INT8_SHARES = (0.0, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4)
 #: part of a fingerprint: another number when a pass comes to make other graphs.
-REVISION = 4
+REVISION = 5
 PLAIN = forms.FORMS["plain"]
 
 
@@ -149,6 +149,7 @@ def formed_of(
         return Dialect(source)
     path = folder / source.name
     _write(model, path, form)
+    del model
     row = _row(graph, name, word, _results(graph, source, sets), _results(graph, path, sets))
     return Dialect(path, row, {"fp32": [], "formed": formed})
 

@@ -7,14 +7,13 @@ import hashlib
 import json
 import re
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 from edgeprune import devices
 from edgeprune.bundle import Bundle
-from edgeprune.engines import calibration, dialects, precisions, tensorrt, timing_cache
+from edgeprune.engines import calibration, child, dialects, precisions, tensorrt, timing_cache
 from edgeprune.engines.engine_plan import EnginePlan, plans
 from edgeprune.engines.float_types import FP16, HALVES
 from edgeprune.engines.passes import forms
@@ -164,18 +163,35 @@ def _engine(job: Job, plan: EnginePlan) -> tuple[dict[str, Any], ParityRow | Non
     """Builds and writes one engine; what build.json says of it, and how far its graph is from the canonical one."""
     with tempfile.TemporaryDirectory(dir=job.writer.path) as folder:
         dialect = _dialect(job, plan, Path(folder))
-        started = time.monotonic()
-        engine = tensorrt.build_engine_bytes(
-            dialect.path,
+        seconds = round(_in_a_process(job, plan, dialect.path), 1)
+    size = (job.writer.path / plan.file).stat().st_size
+    job.say(f"{plan.file}: {seconds} s, {size / 2**20:.1f} MiB")
+    return {"file": plan.file, "bytes": size, "seconds": seconds, **dialect.facts}, dialect.row
+
+
+def _in_a_process(job: Job, plan: EnginePlan, graph: Path) -> float:
+    """Builds and writes one engine in a process that the library may crash; seconds."""
+    module = module_of(job.target)
+    try:
+        return child.call(
+            tensorrt.write_engine,
+            graph,
             list(plan.profiles.values()),
+            job.writer.path / plan.file,
             compute_capabilities=job.target.compute_capabilities,
-            module=module_of(job.target),
+            module=module,
             timings=job.timings,
         )
-    seconds = round(time.monotonic() - started, 1)
-    (job.writer.path / plan.file).write_bytes(engine)
-    job.say(f"{plan.file}: {seconds} s, {len(engine) / 2**20:.1f} MiB")
-    return {"file": plan.file, "bytes": len(engine), "seconds": seconds, **dialect.facts}, dialect.row
+    except child.Crashed as crash:
+        short = "free memory or build on a larger machine, since the system ends a process so when memory runs out"
+        other = (
+            f"build it with another --precision for {plan.stage} than {job.precision[plan.stage]}, for fewer GPUs at "
+            f"once or with another version of {module}"
+        )
+        raise UserError(
+            f"{module} {tensorrt.versions(module)[module]} crashed ({crash}) while it built {plan.file}; the bundle is "
+            f"as it was before: {short if crash.signal == 'SIGKILL' else other}."
+        ) from crash
 
 
 def _dialect(job: Job, plan: EnginePlan, folder: Path) -> dialects.Dialect:

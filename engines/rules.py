@@ -14,6 +14,7 @@ from edgeprune.engines.targets import Target
 Hit = tuple[str, str]
 Check = Callable[[GraphView, Target], Iterator[Hit]]
 
+RTX = frozenset({"tensorrt-rtx"})
 TENSORRT = frozenset({"tensorrt", "tensorrt-rtx"})
 ONNXRUNTIME = frozenset({"onnxruntime"})
 EVERY = TENSORRT | ONNXRUNTIME

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from onnx import TensorProto
 
 from edgeprune.engines.graph_view import GraphView, attribute
-from edgeprune.engines.rules import EVERY, ONNXRUNTIME, TENSORRT, Hit, label, rule
+from edgeprune.engines.rules import EVERY, ONNXRUNTIME, RTX, TENSORRT, Hit, label, rule
 from edgeprune.engines.targets import Target
 
 OLDEST_OPSET = 9
@@ -92,6 +92,16 @@ def attention_softmax_precision(view: GraphView, target: Target) -> Iterator[Hit
     for node, _ in view.walk():
         if node.op_type == "Attention" and attribute(node, "softmax_precision") is not None:
             yield label(node), "Attention with a softmax_precision"
+
+
+@rule("attention-beside-scan", RTX, "Write attention in operators of opset 20, as the dialects do beside a Scan.")
+def attention_beside_scan(view: GraphView, target: Target) -> Iterator[Hit]:
+    """TensorRT-RTX 1.7.1 parses it and dies of SIGSEGV in the build, depending on what is before the node."""
+    nodes = [node for node, _ in view.walk() if node.domain in _STANDARD]
+    if any(node.op_type == "Scan" for node in nodes):
+        for node in nodes:
+            if node.op_type == "Attention":
+                yield label(node), "Attention in a graph with a Scan crashes the builder"
 
 
 @rule("attention-int8", ONNXRUNTIME, "Write attention in operators of opset 20, as the canonical graphs do.")

@@ -13,6 +13,7 @@ import io
 import os
 import pathlib
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any, Final, Literal
@@ -102,6 +103,16 @@ def build_engine_bytes(
     return bytes(engine)
 
 
+def write_engine(
+    graph: pathlib.Path, profiles: Sequence[Mapping[str, ShapeRange]], engine: pathlib.Path, **how: Any
+) -> float:
+    """`build_engine_bytes` into a file, for a process of its own; returns seconds without the loading of libraries."""
+    _backend(how["module"])
+    started = time.monotonic()
+    engine.write_bytes(build_engine_bytes(graph, profiles, **how))
+    return time.monotonic() - started
+
+
 def polygraphy_profiles(profiles: Sequence[Mapping[str, ShapeRange]], module: Module = "tensorrt_rtx") -> list[Any]:
     """The same profiles as Polygraphy's type."""
     trt = _backend(module)
@@ -133,6 +144,7 @@ def versions(module: Module) -> dict[str, str]:
 
 
 def _reason(log: str) -> str:
-    """The library's first error message, on one line."""
+    """What the library says against a graph, on one line: a builder's first error message is the cause; a parser's last
+    names the node, after the steps that it was in."""
     errors = [line.strip().removeprefix("[E]").strip() for line in log.splitlines() if line.strip().startswith("[E]")]
-    return errors[0] if errors else ""
+    return errors[-1 if "Could not parse ONNX" in log else 0] if errors else ""

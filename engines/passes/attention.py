@@ -5,7 +5,8 @@ A mask that is 0 where a condition holds and the least float elsewhere becomes t
 the least float then. Every query has to see at least one key. Maps that something else reads stay as they are.
 
 Only attention in fp16 or bf16 is formed: TensorRT-RTX 1.7 has no kernel for the node in fp32 and ends the build, and
-its parser refuses `softmax_precision`, so how the softmax is accumulated is the library's choice.
+its parser refuses `softmax_precision`, so how the softmax is accumulated is the library's choice. A graph with a Scan
+keeps its attention as it is (`base.no_attention_beside_scan`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,15 @@ from onnx import helper, numpy_helper
 
 from edgeprune.engines.float_types import HALVES
 from edgeprune.engines.graph_view import attribute
-from edgeprune.engines.passes.base import GraphPass, attention_has_one_output, in_order, opset_between, standard_only
+from edgeprune.engines.passes.base import (
+    GraphPass,
+    attention_has_one_output,
+    in_order,
+    no_attention_beside_scan,
+    opset_between,
+    scans,
+    standard_only,
+)
 from edgeprune.engines.passes.matching import Graph, Node, ints
 from edgeprune.engines.weightless import value_types
 
@@ -44,6 +53,8 @@ class Match:
 def change(model: onnx.ModelProto, *kinds: int) -> int:
     """Every attention of one softmax that only its own values read, and whose queries, keys, values are of one of these
     types; none given: fp16 or bf16."""
+    if scans(model):
+        return 0
     graph, types, made = Graph(model.graph), value_types(model), set[str]()
     replaced: dict[str, list[Node]] = {}
     for node in model.graph.node:
@@ -149,5 +160,8 @@ def _mask(graph: Graph, name: str) -> tuple[str | None, str | None]:
 
 
 PASS = GraphPass(
-    "attention", (opset_between(23, 24), standard_only), (in_order, standard_only, attention_has_one_output), change
+    "attention",
+    (opset_between(23, 24), standard_only),
+    (in_order, standard_only, attention_has_one_output, no_attention_beside_scan),
+    change,
 )

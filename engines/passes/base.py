@@ -88,6 +88,20 @@ def attention_has_one_output(model: onnx.ModelProto) -> Iterator[str]:
             yield f"has {node.name}, which joins keys and values itself"
 
 
+def scans(model: onnx.ModelProto) -> bool:
+    """Whether there is a Scan at any depth: the loop of a greedy method."""
+    return any(node.op_type == "Scan" for node, _ in GraphView("", model).walk())
+
+
+def no_attention_beside_scan(model: onnx.ModelProto) -> Iterator[str]:
+    """TensorRT-RTX 1.7.1 dies of SIGSEGV while it builds a graph that holds both, connected or not. Where the queries,
+    keys and values come right from products it does not; behind a Mul or behind int8's pairs it does."""
+    if scans(model):
+        for node, _ in GraphView("", model).walk():
+            if node.op_type == "Attention":
+                yield f"has {node.name} beside a Scan, which crashes TensorRT-RTX"
+
+
 def _known(operator: str, version: int) -> bool:
     try:
         return not onnx.defs.get_schema(operator, version, "").deprecated

@@ -12,7 +12,14 @@ from dataclasses import dataclass
 import onnx
 
 from edgeprune.engines.passes import attention, newer_opset, rms_norm, rotary
-from edgeprune.engines.passes.base import Check, GraphPass, in_order, opset_between, standard_only
+from edgeprune.engines.passes.base import (
+    Check,
+    GraphPass,
+    in_order,
+    no_attention_beside_scan,
+    opset_between,
+    standard_only,
+)
 from edgeprune.errors import DialectError, UserError
 
 
@@ -51,7 +58,7 @@ FORMS = {
         Form("opset20", (opset_between(9, 20), standard_only, in_order)),
         Form(
             "trt",
-            (opset_between(newer_opset.OPSET, newer_opset.OPSET), standard_only, in_order),
+            (opset_between(newer_opset.OPSET, newer_opset.OPSET), standard_only, in_order, no_attention_beside_scan),
             (newer_opset.PASS, rms_norm.PASS, rotary.PASS),
             (attention.PASS,),
         ),

@@ -146,10 +146,23 @@ std::string precision_text(const Json& precision) {
     return same ? word : pairs;
 }
 
-std::string rebuild_command(const std::string& directory, const Json& variant, const std::string& target) {
-    const std::string asked = target.empty() ? variant.at("target").get<std::string>() : target;
-    return "edgeprune build " + quoted(directory) + " --target " + quoted(asked) + " --precision " +
-           quoted(precision_text(variant.at("precision"))) + " --rebuild";
+// Options of the build that neither target nor precision says; none where build.json cannot be read.
+std::string asked_options(const BundleFiles& files, const std::string& build_json) {
+    try {
+        const JsonDocument build(read_text_file(files.inside(build_json)));
+        return build.root().at("asked").at("kv_cache") == "fp32" ? " --kv-cache fp32" : "";
+    } catch (const Error&) {
+    } catch (const JsonError&) {
+    } catch (const Json::exception&) {
+    }
+    return "";
+}
+
+std::string rebuild_command(const BundleFiles& files, const Json& variant, const std::string& target) {
+    const std::string meant = target.empty() ? variant.at("target").get<std::string>() : target;
+    return "edgeprune build " + quoted(files.directory()) + " --target " + quoted(meant) + " --precision " +
+           quoted(precision_text(variant.at("precision"))) +
+           asked_options(files, variant.at("build").get<std::string>()) + " --rebuild";
 }
 
 const Json* find_variant(const Json& manifest, const std::string& slug) {
@@ -176,7 +189,7 @@ Differences read_and_compare(const BundleFiles& files, const Json& manifest, con
     const auto unreadable = [&]() {
         return Error(EP_ERROR_BUNDLE, files.directory() + "/" + name +
                                           " does not say how the variant was built; run `" +
-                                          rebuild_command(files.directory(), variant, "") + "`.");
+                                          rebuild_command(files, variant, "") + "`.");
     };
     const std::string path = files.inside(name);
     try {
@@ -207,7 +220,7 @@ void require_fitting_variant(const BundleFiles& files, const std::string& manife
         }
         if (text.empty()) return;
         throw Error(EP_ERROR_BUNDLE, "variant " + variant + " does not fit: " + text + "; run `" +
-                                         rebuild_command(files.directory(), *entry, target) + "`.");
+                                         rebuild_command(files, *entry, target) + "`.");
     } catch (const JsonError& error) {
         throw Error(EP_ERROR_BUNDLE, std::string("manifest.json: ") + error.what());
     } catch (const Json::exception&) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import shlex
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,7 @@ import onnx
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from edgeprune import fingerprint
 from edgeprune.bundle import MANIFEST, Bundle
 from edgeprune.engines import cpu, parity, precisions, targets
 from edgeprune.export.pipeline import export
@@ -164,6 +166,9 @@ def test_float32_can_be_asked_for(tiny_bundle: pathlib.Path, tmp_path: pathlib.P
         cache = json.loads((copy / variant.build).read_text())["cache"]
         assert cache["dtype"] == dtype
         assert ("asked for with --kv-cache fp32" in cache.get("reason", "")) == (dtype == "float32")
+        again = fingerprint.rebuild_command(copy, variant)
+        assert (" --kv-cache fp32 " in again) == (dtype == "float32"), "the command of a misfit makes the same"
+        assert again == shlex.join(["edgeprune", *map(str, command), *more, "--rebuild"])
 
 
 @pytest.mark.parametrize("target", ["cuda", "tensorrt-rtx:sm89"])

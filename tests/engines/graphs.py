@@ -98,3 +98,26 @@ def dequantise(kind: int, zero: onnx.TensorProto | None = None, block: int = 0, 
     settings = {"axis": 0, "block_size": block} if block else {}
     weights = [packed("w", kind, [128, 8]), scale] + ([zero] if zero is not None else [])
     return view([node("DequantizeLinear", names, **settings)], [], weights, opset=opset)
+
+
+def attention_beside(loop: str, kind: int = TensorProto.FLOAT16) -> GraphView:
+    """Attention, and a Scan or Loop that has nothing to do with it and negates x in every round."""
+    inputs = [info(name, [1, 2, 16, 64], kind) for name in ("q", "k", "v")] + [info("x", [1, 16]), info("slots", ["K"])]
+    turn, states = (
+        helper.make_node("Neg", ["state"], ["state_out"]),
+        (info("state", [1, 16]), info("state_out", [1, 16])),
+    )
+    if loop == "Scan":
+        row = helper.make_node("Identity", ["slot"], ["row"])
+        body = helper.make_graph([turn, row], "body", [states[0], info("slot", [])], [states[1], info("row", [])])
+        nodes = [helper.make_node("Scan", ["x", "slots"], ["last", "rows"], body=body, num_scan_inputs=1)]
+    else:
+        on = [info("on", [], TensorProto.BOOL), info("on_out", [], TensorProto.BOOL)]
+        keep = helper.make_node("Identity", ["on"], ["on_out"])
+        ends = [[info("i", [], TensorProto.INT64), on[0], states[0]], [on[1], states[1]]]
+        body = helper.make_graph([turn, keep], "body", *ends)
+        nodes = [helper.make_node("Shape", ["slots"], ["count"]), helper.make_node("Squeeze", ["count"], ["trips"]),
+                 helper.make_node("Loop", ["trips", "yes", "x"], ["last"], body=body)]  # fmt: skip
+    made = [*nodes, node("Attention", ["q", "k", "v"])]
+    ends = [info("y", [1, 2, 16, 64], kind), info("last", [1, 16])]
+    return view(made, inputs, [tensor("yes", True, np.bool_)], opset=23, outputs=ends)

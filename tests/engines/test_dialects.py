@@ -6,6 +6,7 @@ onnxruntime has CPU kernels for the formed operators; TensorRT-RTX parses and bu
 from __future__ import annotations
 
 import importlib.util
+import json
 import pathlib
 from collections import Counter
 from collections.abc import Callable
@@ -17,12 +18,25 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgeprune.bundle import Bundle
-from edgeprune.engines import calibration, dialects, engine_plan, lint, quantise, targets, tensorrt
+from edgeprune.engines import (
+    calibration,
+    child,
+    dialects,
+    engine_plan,
+    engine_variant,
+    lint,
+    quantise,
+    shapes,
+    targets,
+    tensorrt,
+)
 from edgeprune.engines.passes import attention, base, forms, newer_opset, rms_norm, rotary
 from edgeprune.errors import DialectError, UserError
 from edgeprune.manifest import Graph
 from edgeprune.tolerances import TOLERANCES
+from tests.engines.graphs import attention_beside
 
+needs_rtx = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed")
 RTX = targets.find("tensorrt-rtx:sm86")
 JETPACK_6 = targets.find("tensorrt:orin-nano")
 TRT = forms.FORMS["trt"]
@@ -248,8 +262,60 @@ def test_a_head_whose_length_is_left_open_is_not_formed(tiny_bundle: pathlib.Pat
     assert attention.change(model, TensorProto.FLOAT) == 1, "the one of all tokens"
 
 
+@pytest.mark.parametrize("loop", ["Scan", "Loop"])
+def test_no_attention_is_formed_beside_a_scan(tiny_bundle: pathlib.Path, loop: str) -> None:
+    """And none that comes from elsewhere is taken; a Loop harms nothing."""
+    given = attention_beside(loop).model
+    assert list(base.no_attention_beside_scan(given)) == (
+        ["has the-node beside a Scan, which crashes TensorRT-RTX"] if loop == "Scan" else []
+    )
+    model = quantise.load(Bundle.open(tiny_bundle).file("onnx/decoder.onnx"))
+    newer_opset.PASS(model)
+    model.graph.node.append(next(node for node in given.graph.node if node.op_type == loop))
+    assert attention.change(model, TensorProto.FLOAT) == (0 if loop == "Scan" else 2)
+    if loop == "Scan":
+        with pytest.raises(DialectError, match="no graph of the dialect trt: it has the-node beside a Scan"):
+            TRT.require(given)
+
+
+@needs_rtx
+@pytest.mark.parametrize("loop", ["Scan", "Loop"])
+def test_tensorrt_rtx_dies_of_attention_beside_a_scan(tmp_path: pathlib.Path, loop: str) -> None:
+    """The reason for the rule, tried in a process of its own; when this fails, the library is mended and it may go."""
+    model = attention_beside(loop).model
+    model.ir_version = 10
+    onnx.checker.check_model(model)
+    onnx.save(model, tmp_path / "both.onnx")
+    heads, row, slots = (1, 2, 16, 64), (1, 16), ((1,), (4,), (16,))
+    profile = dict.fromkeys("qkv", shapes.ShapeRange(heads, heads, heads))
+    profile |= {"x": shapes.ShapeRange(row, row, row), "slots": shapes.ShapeRange(*slots)}
+    given = (tmp_path / "both.onnx", [profile], tmp_path / "both.engine")
+    if loop == "Loop":
+        child.call(tensorrt.write_engine, *given, compute_capabilities=[(8, 6)], module="tensorrt_rtx")
+        assert (tmp_path / "both.engine").stat().st_size > 1000
+        return
+    with pytest.raises(child.Crashed, match="SIGSEGV"):
+        child.call(tensorrt.write_engine, *given, compute_capabilities=[(8, 6)], module="tensorrt_rtx")
+
+
+@needs_rtx
+@pytest.mark.parametrize("word", ["fp16", "int8"])
+def test_a_greedy_method_builds(tmp_path: pathlib.Path, word: str) -> None:
+    """Its picks are a Scan, so its attention stays MatMul, Softmax, MatMul, and that of the decoder does not."""
+    from edgeprune.export.pipeline import export
+    from edgeprune.recipe import ExportRecipe
+
+    out = export(ExportRecipe(model="tiny", prune=("divprune",), keep=0.25), tmp_path / "greedy.bundle")
+    bundle = Bundle.open(out)
+    target = targets.find("tensorrt-rtx:sm86,sm89,sm120")
+    slug, _ = engine_variant.build(bundle, target, {"vision": word, "decoder": "fp16"})
+    vision, decoder = json.loads((out / Bundle.open(out).variant(slug).build).read_text())["engines"]
+    assert ("attention" in vision["formed"], "attention" in decoder["formed"]) == (False, True)
+    assert (word == "int8") == bool(vision.get("int8"))
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed")
+@needs_rtx
 @pytest.mark.parametrize("word", ["fp32", "fp16"])
 def test_tensorrt_rtx_builds_them(tiny_bundle: pathlib.Path, tmp_path: pathlib.Path, word: str) -> None:
     bundle = Bundle.open(tiny_bundle)

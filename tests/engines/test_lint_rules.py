@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from edgeprune.engines import lint, targets
 from edgeprune.engines.graph_view import GraphView
-from tests.engines.graphs import dequantise, info, loop, node, packed, simple, tensor, topk, view
+from tests.engines.graphs import attention_beside, dequantise, info, loop, node, packed, simple, tensor, topk, view
 
 Make = Callable[[], GraphView]
 ORIN, THOR, CPU = "tensorrt:orin-nano", "tensorrt:thor", "cpu"
@@ -116,6 +116,8 @@ CASES: list[tuple[str, str, Make, Make]] = [
     ("attention-outputs", THOR, lambda: attention("y", "present_k", "present_v"), lambda: attention("y")),
     ("attention-type", RTX86, lambda: attention("y", kind=TensorProto.FLOAT), lambda: attention("y")),
     ("attention-softmax-precision", THOR, lambda: attention("y", softmax_precision=1), lambda: attention("y")),
+    ("attention-beside-scan", RTX86, lambda: attention_beside("Scan"), lambda: attention_beside("Loop")),
+    ("attention-beside-scan", RTX120, lambda: attention_beside("Scan"), lambda: attention("y")),
     ("attention-int8", CPU, lambda: attention("y"), lambda: simple("Softmax")),
     ("topk-limit", ORIN, lambda: topk(3841), lambda: topk(3840)),
     ("topk-limit", RTX86, lambda: topk(3841), lambda: topk(3840)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import subprocess
 import sys
@@ -55,6 +56,16 @@ def test_engines_are_estimated_and_refused_by_the_command(tiny_bundle: pathlib.P
     assert plain.memory > preflight.ENGINE_BASE_BYTES
     assert half.memory > plain.memory, "the fp32 graph is held as well"
     assert both.disk - plain.disk == preflight.ENGINE_BYTES * (len(list(bundle.manifest.graphs)) - 1)
+    manifest = dataclasses.replace(bundle.manifest, recipe={**bundle.manifest.recipe, "dtype": "fp16"})
+    same = Bundle(bundle.path, manifest)
+    formed, taken = (
+        preflight.engine_needs(same, dict.fromkeys(BOTH, "fp16"), targets.find(name)).memory
+        for name in ("tensorrt-rtx:sm86", "tensorrt:orin-nano")
+    )
+    ratio = (formed - preflight.ENGINE_BASE_BYTES) / (taken - preflight.ENGINE_BASE_BYTES)
+    assert ratio == pytest.approx(8.5 / 4.5, rel=1e-4), (
+        "a graph that is formed is run in fp32, one taken as it is is not"
+    )
     before = tree(tiny_bundle)
     asked = "import edgeprune.machine as m; m.memory_bytes = lambda: (1 << 30, 1 << 29);"
     call = "from edgeprune.cli.main import entry; entry()"

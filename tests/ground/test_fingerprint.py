@@ -174,6 +174,17 @@ def test_a_precision_per_graph_in_the_command(root: pathlib.Path) -> None:
     assert "--precision vision=int8,decoder=fp32 --rebuild" in fingerprint.rebuild_command(root, variant)
 
 
+@pytest.mark.parametrize(
+    ("asked", "option"),
+    [({"kv_cache": "fp32"}, " --kv-cache fp32"), ({"kv_cache": "auto"}, ""), ({}, ""), (None, ""), (["kv_cache"], "")],
+)
+def test_what_was_asked_for_is_asked_for_again(root: pathlib.Path, asked: object, option: str) -> None:
+    build = {"graphs": [{"graph_sha256": {GRAPH: "0" * 64}}], "asked": asked}
+    write_variant(root, build, {"vision": "fp32", "decoder": "int8"}, target="cpu")
+    with pytest.raises(BundleError, match=f"--precision vision=fp32,decoder=int8{option} --rebuild`"):
+        Bundle.open(root).variant("built")
+
+
 def test_a_changed_file_names_the_command_too(root: pathlib.Path) -> None:
     path = write_variant(root, engine(root)).with_name("decoder.engine")
     for content in (b"Engine", b"engin"):

@@ -135,6 +135,18 @@ def test_precisions_of_their_own_and_the_quoted_path(root: pathlib.Path, machine
     assert "it'\"'\"'s a bundle' --target" in text
 
 
+@pytest.mark.parametrize("asked", [{"kv_cache": "fp32"}, {"kv_cache": "auto"}, {}, None, ["kv_cache"], "kv_cache"])
+@pytest.mark.parametrize("differs", [True, False], ids=["another graph", "says nothing else"])
+def test_what_was_asked_for_is_asked_for_again(root: pathlib.Path, asked: object, differs: bool) -> None:
+    graphs = [{"graph_sha256": {GRAPH: "0" * 64}}] if differs else 1
+    words = {"vision": "fp32", "decoder": "int8"}
+    write_variant(root, {"graphs": graphs, "asked": asked}, words, target="cpu")
+    status, text = by_c(root)
+    assert (status, text) == (3, by_python(root))
+    option = " --kv-cache fp32" if asked == {"kv_cache": "fp32"} else ""
+    assert text.endswith(f" --target cpu --precision vision=fp32,decoder=int8{option} --rebuild`.")
+
+
 @pytest.mark.parametrize("build", ["", "{", "[]", '{"engines": [{}]}', '{"graphs": [{"file": "x"}]}', '{"engines": 1}'])
 def test_a_build_json_that_says_nothing(root: pathlib.Path, build: str) -> None:
     write_variant(root, build)
