@@ -28,7 +28,7 @@ class Resources:
         cores: core of each thread; the first is the calling thread, which is not pinned here.
         spinning: idle threads wait busily within a graph's run; False: they sleep at once.
         map_weights: onnxruntime works on the bundle's files as they lie in memory, without repacked copies; runs may be
-            slower, steps of an int4 decoder 70 times. The files must not be written to while the model is open.
+            slower, with `decoder=int4` steps 70 times. The files must not be written to while the model is open.
         memory_limit_bytes: a bundle that needs more (`describe_bundle`) is refused before anything is loaded; no cap
             while it runs.
         context_tokens: a smaller context than the bundle's, to need less memory.

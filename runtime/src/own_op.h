@@ -87,14 +87,14 @@ private:
 
 // No exception may pass through onnxruntime.
 template <class Work>
-ort::Status* guarded(const ort::OpApi& api, const char* name, const Work& work) noexcept {
+ort::Status* guarded(const ort::OpApi& api, const Work& work) noexcept {
     try {
         work();
         return nullptr;
     } catch (const Failed& failed) {
         return failed.status;
     } catch (const std::bad_alloc&) {
-        return api.create_status(ort::kFail, (std::string(name) + ": bad allocation").c_str());
+        return api.create_status(ort::kFail, "bad allocation");  // no text is put together: that would allocate
     } catch (const std::exception& error) {
         return api.create_status(ort::kFail, error.what());
     }
@@ -124,13 +124,12 @@ ort::CustomOp described() {
     op.create_kernel_v2 = [](const ort::CustomOp*, const ort::Slot* table, const ort::KernelInfo* info,
                              void** kernel) -> ort::Status* {
         const ort::OpApi api(table);
-        return guarded(api, Kernel::kName, [&] {
-            *kernel = std::make_unique<Held<Kernel>>(Held<Kernel>{api, Kernel(api, info)}).release();
-        });
+        return guarded(
+            api, [&] { *kernel = std::make_unique<Held<Kernel>>(Held<Kernel>{api, Kernel(api, info)}).release(); });
     };
     op.compute_v2 = [](void* kernel, ort::KernelContext* context) -> ort::Status* {
         const auto& held = *static_cast<const Held<Kernel>*>(kernel);
-        return guarded(held.api, Kernel::kName, [&] { held.kernel.compute(Call(held.api, context, Kernel::kName)); });
+        return guarded(held.api, [&] { held.kernel.compute(Call(held.api, context, Kernel::kName)); });
     };
     op.destroy = [](void* kernel) { const std::unique_ptr<Held<Kernel>> owned(static_cast<Held<Kernel>*>(kernel)); };
     op.start_version = [](const ort::CustomOp*) { return 1; };

@@ -1,8 +1,8 @@
 #include "own_operators.h"
 
+#include <array>
 #include <map>
 #include <mutex>
-#include <vector>
 
 #include "attention_op.h"
 #include "own_op.h"
@@ -12,8 +12,8 @@
 namespace edgeprune {
 
 ort::Status* own_operators(const ort::Slot* table, ort::CustomOpDomain** domain) {
-    static const std::vector<ort::CustomOp> ops{cached_attention(), cached_attention_float16(), rotary_attention(),
-                                                rotary_attention_float16(), matmul_int4()};
+    static const std::array<ort::CustomOp, 5> ops{cached_attention(), cached_attention_float16(), rotary_attention(),
+                                                  rotary_attention_float16(), matmul_int4()};
     static std::mutex mutex;
     static auto* const domains = new std::map<const ort::Slot*, ort::CustomOpDomain*>;
     const ort::OpApi api(table);
@@ -39,7 +39,7 @@ extern "C" __attribute__((visibility("default"))) edgeprune::ort::Status* Regist
     edgeprune::ort::SessionOptions* options, const edgeprune::ort::ApiBase* base) {
     const edgeprune::ort::Slot* const table = base->get_api(edgeprune::ort::kApiVersion);
     const edgeprune::ort::OpApi api(table);
-    return edgeprune::own_op::guarded(api, "edgeprune", [&] {
+    return edgeprune::own_op::guarded(api, [&] {
         edgeprune::ort::CustomOpDomain* domain = nullptr;
         edgeprune::own_op::check(edgeprune::own_operators(table, &domain));
         edgeprune::own_op::check(api.add_domain(options, domain));
