@@ -18,9 +18,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.runtime.tiny_tokenizer import BOS, EOS, IMAGE, tokenizer_json
+
 SIZE_PX, PATCH_PX, GRID, WIDTH, LAYERS, HEADS, HEAD_DIM = 16, 4, 4, 8, 2, 2, 4
 TOKENS = GRID * GRID
-IMAGE, BOS, EOS, END = 256, 257, 258, 259
 VOCABULARY = 260
 OPSET = 20
 BEFORE, AFTER = "U: ", " A:"
@@ -308,30 +309,6 @@ def _places(b: _Builder) -> str:
 
 def _proto(dtype: str) -> int:
     return int(TensorProto.FLOAT16 if dtype == "float16" else TensorProto.FLOAT)
-
-
-def byte_alphabet() -> list[str]:
-    """The printable character that byte-level BPE uses for each byte."""
-    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = iter(range(256, 512))
-    return [chr(byte) if byte in plain else chr(next(others)) for byte in range(256)]
-
-
-def tokenizer_json() -> str:
-    """One token per byte, no merges: a character of several bytes always comes in several tokens."""
-    added = [
-        {"id": i, "content": text, "special": True, "single_word": False, "lstrip": False, "rstrip": False,
-         "normalized": False}
-        for i, text in ((IMAGE, "<image>"), (BOS, "<s>"), (EOS, "</s>"), (END, "<end>"))
-    ]  # fmt: skip
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    return json.dumps({
-        "version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "normalizer": None,
-        "pre_tokenizer": byte_level, "post_processor": None, "decoder": byte_level,
-        "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-                  "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
-                  "vocab": {text: i for i, text in enumerate(byte_alphabet())}, "merges": []},
-    })  # fmt: skip
 
 
 def _graph(stage: str, file: str, inputs: list[Any], outputs: list[Any], **more: Any) -> dict[str, Any]:
