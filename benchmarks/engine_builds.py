@@ -76,16 +76,18 @@ def edgeprune(*argv: object) -> tuple[int, float, str]:
 def waited(pid: int) -> tuple[int, int]:
     """Waits for a child of this process: peak resident bytes of it and its descendants together, and its exit code.
 
-    A builder's process counts with its own peak, on top of what its parent, which waits, holds meanwhile. What happens
-    between two looks is seen only in the largest process, which `wait4` reports.
+    A builder's process counts with its own peak, on top of what its parent, which waits, holds meanwhile. Not what
+    `wait4` reports: that begins with the size of the process that started the child. What a process takes after the
+    last look at it, at most `_LOOK_S` before its end, is not seen.
     """
     peak, ended = 0, 0
     while not ended:
-        ended, status, usage = os.wait4(pid, os.WNOHANG)
+        ended, status = os.waitpid(pid, os.WNOHANG)
         if not ended:
-            peak = max(peak, _status(pid, "VmRSS") + sum(_status(one, "VmHWM") for one in descendants(pid)))
+            together = _status(pid, "VmRSS") + sum(_status(one, "VmHWM") for one in descendants(pid))
+            peak = max(peak, _status(pid, "VmHWM"), together)
             time.sleep(_LOOK_S)
-    return max(peak, usage.ru_maxrss * 1024), os.waitstatus_to_exitcode(status)
+    return peak, os.waitstatus_to_exitcode(status)
 
 
 def descendants(pid: int) -> list[int]:
