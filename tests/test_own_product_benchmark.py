@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import onnxruntime
 import pytest
 
 from benchmarks import own_product
-from edgeprune import native_library
+from tests.runtime.own_session import opened
 
 #: bits of a weight, its share of the scales included
 BITS = {"own": 4 + 8 / 32, "32": 4 + 32 / 32, "64": 4 + 32 / 64, "128": 4 + 32 / 128}
@@ -20,9 +19,7 @@ def test_every_form_has_the_products_of_a_layer(form: str) -> None:
     weights = sum(depth * columns for depth, columns in own_product.SHAPES)
     # the own form has a factor of 4 bytes for each column besides
     assert stored == pytest.approx(weights * BITS[form] / 8, rel=5e-3)
-    options = onnxruntime.SessionOptions()
-    options.register_custom_ops_library(str(native_library.path()))
-    run = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    run = opened(model)
     feeds = {f"x{size}": np.ones((1, size), np.float32) for size in (2048, 5632)}
     results = run.run(None, feeds)
     assert [value.shape for value in results] == [(1, columns) for _, columns in own_product.SHAPES]

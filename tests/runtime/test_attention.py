@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from edgeprune import native_library
+from tests.runtime.own_session import of_node
 
 Array = np.ndarray[Any, Any]
 #: batch, heads, key heads, new tokens, places, width, first new position
@@ -46,12 +46,7 @@ def session(scale: float, stored: type[Any] = np.float32) -> onnxruntime.Inferen
     node = helper.make_node("CachedAttention", [port.name for port in inputs], list(outputs), domain="edgeprune",
                             scale=scale)  # fmt: skip
     ports = [port(name, like) for name, like in outputs.items()]
-    domains = [helper.make_opsetid("", 20), helper.make_opsetid("edgeprune", 1)]
-    model = helper.make_model(helper.make_graph([node], "g", inputs, ports), opset_imports=domains, ir_version=9)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 2
-    options.register_custom_ops_library(str(native_library.path()))
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return of_node(node, inputs, ports)
 
 
 def feeds_of(case: tuple[int, ...], stored: type[Any] = np.float32) -> dict[str, Array]:

@@ -6,21 +6,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeprune import native_library
 from edgeprune.engines import int4, own_product
+from tests.runtime.own_session import opened as session
 
 Array = np.ndarray[Any, Any]
-
-
-def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 2
-    options.register_custom_ops_library(str(native_library.path()))
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def product(weight: Array, leading: tuple[int, ...] = ("B", "T")) -> onnx.ModelProto:

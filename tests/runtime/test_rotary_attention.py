@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from edgeprune import native_library
+from tests.runtime.own_session import of_node
 from tests.runtime.test_attention import CASES, STORED, expected, feeds_of
 
 Array = np.ndarray[Any, Any]
@@ -31,12 +31,7 @@ def session(scale: float, stored: type[Any]) -> onnxruntime.InferenceSession:
     outputs = [port("mixed", 3), port("present_key", 4), port("present_value", 4)]
     names = [[info.name for info in side] for side in (inputs, outputs)]
     node = helper.make_node("RotaryAttention", *names, domain="edgeprune", scale=scale)
-    domains = [helper.make_opsetid("", 20), helper.make_opsetid("edgeprune", 1)]
-    model = helper.make_model(helper.make_graph([node], "g", inputs, outputs), opset_imports=domains, ir_version=9)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 2
-    options.register_custom_ops_library(str(native_library.path()))
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return of_node(node, inputs, outputs)
 
 
 def rows(heads: Array) -> Array:
