@@ -15,6 +15,17 @@ constexpr size_t bytes_of(Stored stored) {
     return stored == Stored::float16 ? sizeof(Half) : sizeof(float);
 }
 
+// Element types of an operator whose inputs `past_key` and `past_value` are the cache and whose first output is not.
+template <Stored stored, size_t past_key, size_t past_value, size_t positions>
+struct CacheTypes {
+    static constexpr int32_t kCache = stored == Stored::float16 ? ort::kFloat16 : ort::kFloat32;
+    static int32_t input_type(size_t index) {
+        if (index == past_key || index == past_value) return kCache;
+        return index == positions ? ort::kInt64 : ort::kFloat32;
+    }
+    static int32_t output_type(size_t index) { return index == 0 ? ort::kFloat32 : kCache; }
+};
+
 // Refuses positions (B,T) that are outside a cache of so many places.
 inline void require_positions(const own_op::Call& call, const own_op::Tensor& positions, int64_t places) {
     const auto* position = static_cast<const int64_t*>(positions.data);

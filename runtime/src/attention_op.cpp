@@ -16,21 +16,11 @@ using own_op::Tensor;
 enum Input : size_t { kQuery, kNewKey, kNewValue, kPastKey, kPastValue, kPositions };
 enum Output : size_t { kMixed, kPresentKey, kPresentValue };
 
-bool is_cache(size_t input) {
-    return input == kPastKey || input == kPastValue;
-}
-
 template <Stored stored>
-class CachedAttention {
+class CachedAttention : public attention::CacheTypes<stored, kPastKey, kPastValue, kPositions> {
 public:
     static constexpr const char* kName = "CachedAttention";
     static constexpr size_t kInputs = 6, kOutputs = 3;
-    static constexpr int32_t kCache = stored == Stored::float16 ? ort::kFloat16 : ort::kFloat32;
-    static int32_t input_type(size_t index) {
-        if (is_cache(index)) return kCache;
-        return index == kPositions ? ort::kInt64 : ort::kFloat32;
-    }
-    static int32_t output_type(size_t index) { return index == kMixed ? ort::kFloat32 : kCache; }
 
     CachedAttention(const ort::OpApi& api, const ort::KernelInfo* info) {
         own_op::check(api.attribute_float(info, "scale", &scale_));

@@ -17,16 +17,10 @@ enum Output : size_t { kMixed, kPresentKey, kPresentValue };
 constexpr std::array<size_t, 8> kRanks{3, 3, 3, 4, 4, 4, 4, 2};
 
 template <Stored stored>
-class RotaryAttention {
+class RotaryAttention : public attention::CacheTypes<stored, kPastKey, kPastValue, kPositions> {
 public:
     static constexpr const char* kName = "RotaryAttention";
     static constexpr size_t kInputs = 8, kOutputs = 3;
-    static constexpr int32_t kCache = stored == Stored::float16 ? ort::kFloat16 : ort::kFloat32;
-    static int32_t input_type(size_t index) {
-        if (index == kPastKey || index == kPastValue) return kCache;
-        return index == kPositions ? ort::kInt64 : ort::kFloat32;
-    }
-    static int32_t output_type(size_t index) { return index == kMixed ? ort::kFloat32 : kCache; }
 
     RotaryAttention(const ort::OpApi& api, const ort::KernelInfo* info) {
         own_op::check(api.attribute_float(info, "scale", &scale_));
