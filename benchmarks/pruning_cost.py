@@ -31,7 +31,10 @@ import torch
 
 from benchmarks import docs_tables, pruning_cost_docs
 from benchmarks.pruning_work import GOALS, SIGNAL_FLOPS, TEXT_SPACE, WORK, Sizes, encoder_flops, projector_flops
-from edgeprune.engines.quantise import integer, load
+from edgeprune import native_library
+from edgeprune.engines import own_attention, own_int8
+from edgeprune.engines.one_by_one import Products
+from edgeprune.engines.weights import all_inside
 from edgeprune.export.models.layers import Linear
 from edgeprune.export.models.vit import Block, VitSpec
 from edgeprune.export.trace import Axis, Interface, trace
@@ -89,6 +92,8 @@ class Timed:
     def _open(self, proto: onnx.ModelProto) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level, options.intra_op_num_threads = 3, 1
+        if own_attention.used_by(proto):
+            options.register_custom_ops_library(str(native_library.path()))
         self.proto = proto
         content = proto.SerializeToString()
         self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -97,11 +102,14 @@ class Timed:
 
     def int8(self) -> Timed:
         """The same graph and inputs with every product of a weight in dynamic int8."""
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory(dir=folder) as parts:
             path = pathlib.Path(folder) / "graph.onnx"
             path.write_bytes(self.proto.SerializeToString())
-            made = copy.copy(self)
-            made._open(integer(load(path)))
+            products = Products(path, path.parent, pathlib.Path(parts), own_int8.change)
+            proto = all_inside(products.model([]), products.folder)
+        own_int8.add_biases(proto)
+        made = copy.copy(self)
+        made._open(proto)
         return made
 
     def products(self, *kinds: str) -> int:
@@ -229,8 +237,8 @@ def measure(trials: int) -> dict[str, Any]:
         },
         "encoder_int8": {
             "ratio_to_encoder": int8_ms / encoder_ms,
-            "products": timed["encoder int8"].products("MatMulInteger"),
-            "products_of_a_block": timed["encoder int8"].products("MatMulInteger") // TIMED_BLOCKS,
+            "products": timed["encoder int8"].products(own_int8.OPERATOR),
+            "products_of_a_block": timed["encoder int8"].products(own_int8.OPERATOR) // TIMED_BLOCKS,
         },
         "projecting_all": {
             "ratio_to_encoder": projecting,

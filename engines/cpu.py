@@ -21,6 +21,7 @@ from edgeprune.engines import (
     int4,
     one_by_one,
     own_attention,
+    own_int8,
     own_product,
     precisions,
     quantise,
@@ -57,7 +58,7 @@ class Scheme:
 
 STEP = "step"
 SCHEMES = {
-    "int8": Scheme(quantise.noise, (0.1, 0.05, 0.03, 0.02), quantise.integer, "1.17"),
+    "int8": Scheme(quantise.noise, (0.1, 0.05, 0.03, 0.02), own_int8.change, "1.17"),
     "int4": Scheme(int4.noise, (0.2, 0.15, 0.12, 0.1), int4.blocks, int4.MIN_ONNXRUNTIME),
 }
 STEP_SCHEME = dataclasses.replace(SCHEMES["int4"], change=own_product.step)
@@ -102,6 +103,7 @@ def build_key(bundle: Bundle, target: Target, precision: dict[str, str], *, half
             "cache": ["float16", TOLERANCES["logits_cache_fp16"]] if half_cache else "float32",
             "products": "one by one",
             "vision_attention": f"{fused_attention.DOMAIN}:{fused_attention.OPERATOR}",
+            "int8_products": f"{own_attention.DOMAIN}:{own_int8.OPERATOR}",
             "step_products": f"{own_attention.DOMAIN}:{own_product.OPERATOR}, scales in int8",
             "tolerance": [TOLERANCES[f"{role}_{word}"] for role in _ROLES.values() for word in SCHEMES],
         },
@@ -256,6 +258,7 @@ def _quantised(
             fp32 = sorted(node for node, value in noise.items() if value > limit or node in fixed)
             model = products.model(fp32)
             model = form.finished(model) if form else model
+            own_int8.add_biases(model)
             fused = fused_attention.rewrite(model) if stage == "vision" else 0
             (found,) = quantise.run(products.write(model), form.feeds if form else feeds, [output])
             away, kept = distance(found, wanted), len(noise) - len(fp32)
@@ -273,7 +276,7 @@ def _quantised(
     facts = {
         "file": made.name, "precision": word, "graph_sha256": digests, "noise_limit": limit, "fp32": fp32,
         **({"fused_attention": fused} if stage == "vision" else {}),
-        **({"own_products": own_product.count(model)} if name == STEP else {}),
+        **({"own_products": own} if (own := own_product.count(model) + own_int8.count(model)) or name == STEP else {}),
     }  # fmt: skip
     row = ParityRow(f"{stage}/{name}", f"1 - cosine of {role}", away, tolerance, True)
     data = (job.writer.name(WEIGHTS),)

@@ -1,7 +1,7 @@
-"""Dynamic int8 by onnxruntime.quantization: weights stored in int8, activations measured per tensor at run time.
+"""Dynamic int8 by onnxruntime.quantization: weights stored in int8, activations rounded at run time.
 
-A product whose activation has a few very large entries loses most of its 8 bits to them. `noise` measures that on
-real inputs, and the products above a limit stay fp32.
+A product whose rows of activations have a few very large entries each loses most of its 8 bits to them. `noise`
+measures that on real inputs, and the products above a limit stay fp32.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def choosing(graph: Path) -> set[str]:
 def noise(graph: Path, feeds: Arrays, scratch: Path) -> dict[str, float]:
     """Product -> rounding noise of its activation relative to the activation's root mean square.
 
-    The step is the range divided by 255; rounding to it makes an error of step / sqrt(12). `scratch` is a folder on the
-    bundle's file system, for a probe that is removed again.
+    The step is the range of a row divided by 255; rounding to it makes an error of step / sqrt(12). `scratch` is a
+    folder on the bundle's file system, for a probe that is removed again.
     """
     values = activations(graph, feeds, scratch)
     nodes = products(onnx.load(graph, load_external_data=False))
@@ -130,9 +130,10 @@ def link_data(model: onnx.ModelProto, weights: Path, folder: Path) -> None:
 
 
 def _relative_noise(values: np.ndarray[Any, Any]) -> float:
-    span = max(float(values.max()), 0.0) - min(float(values.min()), 0.0)
-    scale = float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
-    return span / 255 / 12**0.5 / scale if scale else 0.0
+    rows = values.reshape(-1, values.shape[-1])
+    span = np.maximum(rows.max(-1), 0.0).astype(np.float64) - np.minimum(rows.min(-1), 0.0)
+    step, scale = (float(np.sqrt(np.mean(np.square(each, dtype=np.float64)))) for each in (span / 255, rows))
+    return step / 12**0.5 / scale if scale else 0.0
 
 
 @contextlib.contextmanager

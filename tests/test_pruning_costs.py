@@ -104,7 +104,7 @@ def test_int8_of_a_timed_graph_has_the_same_inputs_and_nearly_the_same_outputs()
     )
     fp32 = pruning_cost.Timed(layers, (axis,), (out,), -1)
     int8 = fp32.int8()
-    assert (fp32.products("MatMulInteger"), int8.products("MatMulInteger"), int8.products("MatMul", "Gemm")) == (
+    assert (fp32.products("MatMulInt8"), int8.products("MatMulInt8"), int8.products("MatMul", "Gemm", "Add")) == (
         0,
         2,
         0,

@@ -66,7 +66,7 @@ def _attention(inputs: tuple[Shape, ...], outputs: tuple[Shape, ...]) -> int:
 
 _COUNTS: dict[str, Count] = {
     **dict.fromkeys(("MatMul", "MatMulInteger", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "MatMulNBits",
-                     "MatMulInt4", "QLinearMatMul"), _matmul),
+                     "MatMulInt4", "MatMulInt8", "QLinearMatMul"), _matmul),
     **dict.fromkeys(("Gemm", "FusedGemm", "QGemm", "FusedMatMul"), _transposable),
     **dict.fromkeys(("Conv", "FusedConv", "ConvInteger", "QLinearConv"), _convolution),
     **dict.fromkeys(("MultiHeadAttention", "GroupQueryAttention", "Attention", "CachedAttention", "RotaryAttention"),

@@ -2,6 +2,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
@@ -25,12 +29,32 @@ bool has_avx2() noexcept {
 }
 
 bool has_avx512_vnni() noexcept {
-    static const bool has =
-        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vnni");
+    static const bool has = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                            __builtin_cpu_supports("avx512vnni");
     return has;
+}
+
+bool has_amx_int8() noexcept {
+#if defined(__linux__)
+    static const bool has = [] {
+        constexpr unsigned kTile = 1U << 24, kInt8 = 1U << 25, kLeaf = 7;
+        constexpr long kAskForTiles = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, which old headers lack
+        unsigned a = 0, b = 0, c = 0, d = 0;
+        if (__get_cpuid_count(kLeaf, 0, &a, &b, &c, &d) == 0 || (d & (kTile | kInt8)) != (kTile | kInt8)) return false;
+        return syscall(SYS_arch_prctl, kAskForTiles, kTileData) == 0;  // for all threads of the process
+    }();
+    return has;
+#else
+    return false;
+#endif
 }
 #else
 bool has_avx2() noexcept {
+    return false;
+}
+
+bool has_amx_int8() noexcept {
     return false;
 }
 

@@ -5,8 +5,10 @@ namespace edgeprune {
 
 // avx2, fma and f16c together.
 bool has_avx2() noexcept;
-// avx512f, avx512bw and avx512_vnni together.
+// avx512f, avx512bw, avx512dq, avx512vl and avx512_vnni together.
 bool has_avx512_vnni() noexcept;
+// amx_int8 and amx_tile, which the operating system has to be asked for.
+bool has_amx_int8() noexcept;
 // asimddp of aarch64.
 bool has_dot_product() noexcept;
 

@@ -25,6 +25,7 @@ def node(op: str, inputs: list[Shape], *outputs: Shape) -> Node:
         (node("MatMulIntegerToFloat", [(1, 5, 3), (), (7,)], (1, 5, 7)), 2 * 5 * 3 * 7),
         (node("MatMulNBits", [(1, 5, 64), (7, 2, 16)], (1, 5, 7)), 2 * 5 * 64 * 7),
         (node("MatMulInt4", [(1, 5, 64), (1, 608)], (1, 5, 7)), 2 * 5 * 64 * 7),
+        (node("MatMulInt8", [(1, 5, 64), (1, 2304), (7,)], (1, 5, 7)), 2 * 5 * 64 * 7),
         (node("FusedMatMul", [(1, 5, 3), (1, 7, 3)], (1, 5, 7)), 2 * 5 * 3 * 7),
         (node("FusedMatMul", [(1, 3, 5), (1, 3, 7)], (1, 5, 7)), 2 * 5 * 3 * 7),
         (node("Gemm", [(3, 5), (3, 7), (7,)], (5, 7)), 2 * 5 * 3 * 7),
