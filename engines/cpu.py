@@ -58,7 +58,7 @@ class Scheme:
 
 STEP = "step"
 SCHEMES = {
-    "int8": Scheme(quantise.noise, (0.1, 0.05, 0.03, 0.02), own_int8.change, "1.17"),
+    "int8": Scheme(quantise.noise, (0.1, 0.05, 0.03, 0.02, 0.016, 0.013, 0.01), own_int8.change, "1.17"),
     "int4": Scheme(int4.noise, (0.2, 0.15, 0.12, 0.1), int4.blocks, int4.MIN_ONNXRUNTIME),
 }
 STEP_SCHEME = dataclasses.replace(SCHEMES["int4"], change=own_product.step)
@@ -102,7 +102,7 @@ def build_key(bundle: Bundle, target: Target, precision: dict[str, str], *, half
             "decoder_revision": 4,
             "cache": ["float16", TOLERANCES["logits_cache_fp16"]] if half_cache else "float32",
             "products": "one by one",
-            "vision_attention": f"{fused_attention.DOMAIN}:{fused_attention.OPERATOR}",
+            "vision_attention": f"{own_attention.DOMAIN}:{fused_attention.OPERATOR}, bfloat16",
             "int8_products": f"{own_attention.DOMAIN}:{own_int8.OPERATOR}",
             "step_products": f"{own_attention.DOMAIN}:{own_product.OPERATOR}, scales in int8",
             "tolerance": [TOLERANCES[f"{role}_{word}"] for role in _ROLES.values() for word in SCHEMES],
@@ -239,6 +239,24 @@ def _work(job: Job, precision: dict[str, str]) -> Iterator[tuple[str, str, str, 
         yield "decoder", name, word, graphs.decoder, job.inputs.decoder
 
 
+@dataclasses.dataclass(frozen=True)
+class _Choice:
+    """A limit, and the names of the products that it leaves in fp32."""
+
+    limit: float
+    fp32: list[str]
+
+
+def _choices(noise: dict[str, float], fixed: set[str], limits: tuple[float, ...]) -> Iterator[_Choice]:
+    """Without limits that leave out no more than the one before."""
+    before: list[str] | None = None
+    for limit in limits:
+        fp32 = sorted(node for node, value in noise.items() if value > limit or node in fixed)
+        if fp32 != before:
+            yield _Choice(limit, fp32)
+        before = fp32
+
+
 def _quantised(
     job: Job, what: tuple[str, str, str], graph: Graph, feeds: dict[str, Any], form: cpu_decoder.Decoder | None
 ) -> tuple[Graph, ParityRow, dict[str, Any]]:
@@ -254,14 +272,13 @@ def _quantised(
     tolerance = TOLERANCES[f"{_ROLES[stage]}_{word}"]
     with tempfile.TemporaryDirectory(dir=job.writer.path) as folder:
         products = one_by_one.Products(form.path if form else source, source.parent, Path(folder), scheme.change)
-        for limit in scheme.limits:
-            fp32 = sorted(node for node, value in noise.items() if value > limit or node in fixed)
-            model = products.model(fp32)
+        for choice in _choices(noise, fixed, scheme.limits):
+            model = products.model(choice.fp32)
             model = form.finished(model) if form else model
             own_int8.add_biases(model)
             fused = fused_attention.rewrite(model) if stage == "vision" else 0
             (found,) = quantise.run(products.write(model), form.feeds if form else feeds, [output])
-            away, kept = distance(found, wanted), len(noise) - len(fp32)
+            away, kept = distance(found, wanted), len(noise) - len(choice.fp32)
             job.say(f"{made.name}: {kept} of {len(noise)} products in {word}, 1 - cosine of {role} {away:.2g}")
             if away <= tolerance:
                 break
@@ -274,8 +291,8 @@ def _quantised(
         job.weights.save(model, made, products.folder)
     digests = {name: job.bundle.manifest.files[name].sha256 for name in (graph.file, *graph.data)}
     facts = {
-        "file": made.name, "precision": word, "graph_sha256": digests, "noise_limit": limit, "fp32": fp32,
-        **({"fused_attention": fused} if stage == "vision" else {}),
+        "file": made.name, "precision": word, "graph_sha256": digests, "noise_limit": choice.limit, "fp32": choice.fp32,
+        **({"fused_attention": fused, "attention": "bfloat16" if fused else "float32"} if stage == "vision" else {}),
         **({"own_products": own} if (own := own_product.count(model) + own_int8.count(model)) or name == STEP else {}),
     }  # fmt: skip
     row = ParityRow(f"{stage}/{name}", f"1 - cosine of {role}", away, tolerance, True)

@@ -1,8 +1,9 @@
-"""The attention of a vision graph as one node, com.microsoft's MultiHeadAttention, for the target cpu.
+"""The attention of a vision graph as an operator of libedgeprune, `edgeprune:EncoderAttention`, for the target cpu.
 
-onnxruntime forms it by itself from some graphs, not from these. Its kernel takes a block of queries through product,
-softmax and product while their maps are near, instead of writing the maps of all heads, and needs no turned copies of
-queries, keys and values (docs/performance.md). It comes after quantisation, whose tools do not know the node.
+It takes a block of queries through product, softmax and product while their maps are near, and needs no turned copies
+of queries, keys and values. Except in a pruning stage, both products round what they multiply to bfloat16, which costs
+half as much where the processor has it (docs/adr/0024-own-encoder-attention.md). It comes after quantisation, whose
+tools do not know the node.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from dataclasses import dataclass
 import onnx
 from onnx import helper
 
+from edgeprune.engines.own_attention import DOMAIN
 from edgeprune.engines.passes.attention import Match, match
 from edgeprune.engines.passes.matching import Graph, Node, ints
+from edgeprune.manifest import PRUNING_PREFIX
 
-DOMAIN = "com.microsoft"
-OPERATOR = "MultiHeadAttention"
+OPERATOR = "EncoderAttention"
 _HEADS_FIRST = [0, 2, 1, 3]
 
 
@@ -30,11 +32,12 @@ class _Rows:
     last: Node
 
     def node(self) -> Node:
-        # the profiler knows the pruner's nodes by how their names begin
+        # the profiler knows the pruner's nodes by how their names begin; what chooses tokens must not lose digits
         name = f"{self.found.softmax.name}_fused"
+        rounded = not name.startswith(PRUNING_PREFIX)
         return helper.make_node(
-            OPERATOR, list(self.inputs), list(self.last.output), name, domain=DOMAIN, num_heads=self.heads,
-            scale=self.found.scale,
+            OPERATOR, list(self.inputs), list(self.last.output), name, domain=DOMAIN, heads=self.heads,
+            scale=self.found.scale, bfloat16=int(rounded),
         )  # fmt: skip
 
 

@@ -67,13 +67,13 @@ def packed(whole: Array, factors: Array) -> Array:
     """Weights in the operator's layout.
 
     Args:
-        whole: (rows, columns) int8, -64 to 64.
+        whole: (rows, columns) int8, -127 to 127.
         factors: (columns) float32, finite: a weight is its column's factor times the whole number.
 
     Returns:
         (panels, 32 * (8 + rows to the next multiple of 64)) uint8.
     """
-    assert np.abs(whole.astype(np.int32)).max(initial=0) <= 64
+    assert np.abs(whole.astype(np.int32)).max(initial=0) <= 127
     rows, columns = whole.shape
     room, deep = -columns % COLUMNS, -rows % DEEP
     filled = np.pad(whole, ((0, deep), (0, room)))

@@ -69,6 +69,7 @@ _COUNTS: dict[str, Count] = {
                      "MatMulInt4", "MatMulInt8", "QLinearMatMul"), _matmul),
     **dict.fromkeys(("Gemm", "FusedGemm", "QGemm", "FusedMatMul"), _transposable),
     **dict.fromkeys(("Conv", "FusedConv", "ConvInteger", "QLinearConv"), _convolution),
-    **dict.fromkeys(("MultiHeadAttention", "GroupQueryAttention", "Attention", "CachedAttention", "RotaryAttention"),
+    **dict.fromkeys(("MultiHeadAttention", "GroupQueryAttention", "Attention", "CachedAttention", "RotaryAttention",
+                     "EncoderAttention"),
                     _attention),
 }  # fmt: skip

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "processor.h"
+#include "vector_math.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -14,32 +15,25 @@
 #include <arm_neon.h>
 #endif
 
-// Inlined into functions of every instruction set, and compiled for it there.
-#define EDGEPRUNE_INLINE __attribute__((always_inline)) static inline
-
 namespace edgeprune::int8 {
 namespace {
+
+using vector_math::Vectors;
 
 constexpr int64_t kLine = kPanel * kGroup;  // bytes of a panel's weights that are taken at a time
 constexpr int32_t kRaised = 128;            // what is added to a stored weight
 constexpr float kNothing = 1e-30F;          // a step whose reciprocal may be infinite counts as 0
 constexpr float kRounder = 12582912.0F;     // 1.5 * 2^23: adding it leaves whole numbers, in the lowest bits
 
-using Lanes = float __attribute__((vector_size(64), aligned(4), may_alias));
-using Whole = int32_t __attribute__((vector_size(64), aligned(4), may_alias));
-using Bytes = uint8_t __attribute__((vector_size(16), aligned(1), may_alias));
-constexpr int64_t kLanes = 16;
-
-EDGEPRUNE_INLINE const Lanes& lanes_at(const float* from) {
-    return *reinterpret_cast<const Lanes*>(from);
-}
-
 // The least and the largest number of a row and of 0; both NaN where one is no finite number.
+template <int kBytes>
 EDGEPRUNE_INLINE void range_of(const float* row, int64_t count, float& least, float& largest) {
+    using Lanes = typename Vectors<kBytes>::Lanes;
+    constexpr int64_t kLanes = Vectors<kBytes>::kLanes;
     Lanes low{}, high{}, nothing{};
     int64_t i = 0;
     for (; i + kLanes <= count; i += kLanes) {
-        const Lanes x = lanes_at(row + i);
+        const Lanes x = *reinterpret_cast<const Lanes*>(row + i);
         low = x < low ? x : low;
         high = x > high ? x : high;
         nothing += x * 0.0F;  // NaN where one is no finite number
@@ -59,57 +53,73 @@ EDGEPRUNE_INLINE void range_of(const float* row, int64_t count, float& least, fl
     if (none != 0) least = largest = std::numeric_limits<float>::quiet_NaN();
 }
 
-EDGEPRUNE_INLINE Rounded round_row(const float* row, int64_t count, uint8_t shift, uint8_t* whole) {
-    float least, largest;
-    range_of(row, count, least, largest);
-    const float step = largest / 255 - least / 255;  // no sum of two finite numbers that overflows
-    if (!(step > kNothing)) {
-        std::memset(whole, shift, static_cast<size_t>(count));
-        return {step >= 0 ? 0 : std::numeric_limits<float>::quiet_NaN(), 0, 0};
-    }
-    const float factor = 1 / step;
-    const auto zero = static_cast<int32_t>(std::clamp(std::nearbyint(-128 - least * factor), -128.0F, 127.0F));
-    const float offset = static_cast<float>(zero);
+// The whole numbers of a row; returns their sum.
+template <int kBytes>
+EDGEPRUNE_INLINE int32_t round_all(const float* row, int64_t count, float factor, float zero, uint8_t* whole) {
+    using Lanes = typename Vectors<kBytes>::Lanes;
+    using Whole = typename Vectors<kBytes>::Whole;
+    using Bytes = typename Vectors<kBytes>::Bytes;
+    constexpr int64_t kLanes = Vectors<kBytes>::kLanes;
     Whole sums{};
     int64_t i = 0;
     for (; i + kLanes <= count; i += kLanes) {
-        Lanes x = (lanes_at(row + i) * factor + kRounder) - kRounder + offset;
+        Lanes x = (*reinterpret_cast<const Lanes*>(row + i) * factor + kRounder) - kRounder + zero;
         x = x < -128.0F ? Lanes{} - 128.0F : x;
         x = x > 127.0F ? Lanes{} + 127.0F : x;
         const Whole each = __builtin_convertvector(x, Whole);
         sums += each;
-        *reinterpret_cast<Bytes*>(whole + i) = __builtin_convertvector(each + shift, Bytes);
+        *reinterpret_cast<Bytes*>(whole + i) = __builtin_convertvector(each, Bytes);
     }
     int32_t total = 0;
     for (int64_t k = 0; k < kLanes; ++k) total += sums[k];
     for (; i < count; ++i) {
-        const float x = (row[i] * factor + kRounder) - kRounder + offset;
+        const float x = (row[i] * factor + kRounder) - kRounder + zero;
         const auto each = static_cast<int32_t>(std::clamp(x, -128.0F, 127.0F));
         total += each;
-        whole[i] = static_cast<uint8_t>(each + shift);
+        whole[i] = static_cast<uint8_t>(each);
     }
-    return {step, zero, total};
+    return total;
+}
+
+template <int kBytes>
+EDGEPRUNE_INLINE Rounded round_row(const float* row, int64_t count, uint8_t* whole) {
+    float least, largest;
+    range_of<kBytes>(row, count, least, largest);
+    const float step = largest / 255 - least / 255;  // no sum of two finite numbers that overflows
+    if (!(step > kNothing)) {
+        std::memset(whole, 0, static_cast<size_t>(count));
+        return {step >= 0 ? 0 : std::numeric_limits<float>::quiet_NaN(), 0, 0};
+    }
+    const float factor = 1 / step;
+    const float zero = std::clamp(std::nearbyint(-128 - least * factor), -128.0F, 127.0F);
+    const int32_t total = round_all<kBytes>(row, count, factor, zero, whole);
+    return {step, static_cast<int32_t>(zero), total};
 }
 
 // What the products' sums begin with, so that they end as those of (whole - zero) and the weights.
-EDGEPRUNE_INLINE void begin(const Rows& rows, const Panel& panel, int32_t shift, int32_t raised, int32_t* sums) {
+template <int kBytes>
+EDGEPRUNE_INLINE void begin(const Rows& rows, const Panel& panel, int32_t raised, int32_t* sums) {
+    using Whole = typename Vectors<kBytes>::Whole;
     for (int64_t row = 0; row < rows.count; ++row) {
         const Rounded& by = rows.rounded[row];
-        for (int64_t i = 0; i < kPanel; i += kLanes) {
+        for (int64_t i = 0; i < kPanel; i += Vectors<kBytes>::kLanes) {
             const Whole columns = *reinterpret_cast<const Whole*>(panel.sums + i);
-            *reinterpret_cast<Whole*>(sums + row * kPanel + i) = columns * -(by.zero + shift) - raised * by.total;
+            *reinterpret_cast<Whole*>(sums + row * kPanel + i) = columns * -by.zero - raised * by.total;
         }
     }
 }
 
+template <int kBytes>
 EDGEPRUNE_INLINE void finish(const Rows& rows, const Panel& panel, const int32_t* sums, float* to, int64_t stride) {
+    using Lanes = typename Vectors<kBytes>::Lanes;
+    using Whole = typename Vectors<kBytes>::Whole;
     for (int64_t row = 0; row < rows.count; ++row) {
         const float step = rows.rounded[row].step;
-        for (int64_t i = 0; i < kPanel; i += kLanes) {
+        for (int64_t i = 0; i < kPanel; i += Vectors<kBytes>::kLanes) {
             const auto whole = *reinterpret_cast<const Whole*>(sums + row * kPanel + i);
-            const Lanes factors = lanes_at(panel.factors + i) * step;
+            const Lanes factors = *reinterpret_cast<const Lanes*>(panel.factors + i) * step;
             *reinterpret_cast<Lanes*>(to + row * stride + i) =
-                __builtin_convertvector(whole, Lanes) * factors + lanes_at(panel.bias + i);
+                __builtin_convertvector(whole, Lanes) * factors + *reinterpret_cast<const Lanes*>(panel.bias + i);
         }
     }
 }
@@ -125,12 +135,12 @@ namespace portable {
 constexpr int64_t kRows = 4;
 
 Rounded round(const float* row, int64_t count, uint8_t* whole) {
-    return round_row(row, count, 0, whole);
+    return round_row<16>(row, count, whole);
 }
 
 void multiply(const Rows& rows, const Panel& panel, float* to, int64_t stride) {
     alignas(64) int32_t sums[kRows * kPanel];
-    begin(rows, panel, 0, 0, sums);
+    begin<16>(rows, panel, 0, sums);
     for (int64_t group = 0; group < panel.groups; ++group) {
         const uint8_t* const weights = panel.weights + group * kLine;
         for (int64_t row = 0; row < rows.count; ++row) {
@@ -143,10 +153,10 @@ void multiply(const Rows& rows, const Panel& panel, float* to, int64_t stride) {
             }
         }
     }
-    finish(rows, panel, sums, to, stride);
+    finish<16>(rows, panel, sums, to, stride);
 }
 
-constexpr Form kForm{"portable", kRows, 0, round, multiply};
+constexpr Form kForm{"portable", kRows, round, multiply};
 
 }  // namespace portable
 
@@ -158,7 +168,7 @@ constexpr int64_t kRows = 4;
 constexpr int64_t kVectors = 4;  // of 4 columns, half of a panel
 
 EDGEPRUNE_DOT Rounded round(const float* row, int64_t count, uint8_t* whole) {
-    return round_row(row, count, 0, whole);
+    return round_row<16>(row, count, whole);
 }
 
 // kCount rows times half of a panel.
@@ -194,14 +204,14 @@ EDGEPRUNE_DOT void add(const Rows& rows, const uint8_t* weights, int64_t groups,
 EDGEPRUNE_DOT void multiply(const Rows& rows, const Panel& panel, float* to, int64_t stride) {
     constexpr std::array<decltype(&add<1>), kRows> kAdd{add<1>, add<2>, add<3>, add<4>};
     alignas(64) int32_t sums[kRows * kPanel];
-    begin(rows, panel, 0, 0, sums);
+    begin<16>(rows, panel, 0, sums);
     const auto run = kAdd[static_cast<size_t>(rows.count - 1)];
     for (int64_t half = 0; half < 2; ++half)
         run(rows, panel.weights + half * kLine / 2, panel.groups, sums + half * kPanel / 2);
-    finish(rows, panel, sums, to, stride);
+    finish<16>(rows, panel, sums, to, stride);
 }
 
-constexpr Form kForm{"dot product", kRows, 0, round, multiply};
+constexpr Form kForm{"dot product", kRows, round, multiply};
 #undef EDGEPRUNE_DOT
 
 }  // namespace dot
@@ -214,10 +224,11 @@ namespace avx2 {
 constexpr int64_t kRows = 4;
 
 EDGEPRUNE_AVX2 Rounded round(const float* row, int64_t count, uint8_t* whole) {
-    return round_row(row, count, kRaised, whole);
+    return round_row<32>(row, count, whole);
 }
 
-// kCount rows times half of a panel. Weights of 7 bits: 2 * 255 * 64 fits the 16 bits of a pair of products.
+// kCount rows times half of a panel. The instruction takes bytes without a sign on one side, so signs move to the
+// weights; 2 * 128 * 127 fits the 16 bits of a pair of products.
 template <int64_t kCount>
 EDGEPRUNE_AVX2 void add(const Rows& rows, const uint8_t* weights, int64_t groups, int32_t* sums) {
     const __m256i raised = _mm256_set1_epi8(static_cast<char>(kRaised)), ones = _mm256_set1_epi16(1);
@@ -235,10 +246,11 @@ EDGEPRUNE_AVX2 void add(const Rows& rows, const uint8_t* weights, int64_t groups
 #pragma GCC unroll 4
         for (int64_t row = 0; row < kCount; ++row) {
             const __m256i four = _mm256_set1_epi32(four_of(rows.whole + row * rows.stride + group * kGroup));
-            const __m256i a = _mm256_madd_epi16(_mm256_maddubs_epi16(four, left), ones);
-            const __m256i b = _mm256_madd_epi16(_mm256_maddubs_epi16(four, right), ones);
-            sum[row][0] = _mm256_add_epi32(sum[row][0], a);
-            sum[row][1] = _mm256_add_epi32(sum[row][1], b);
+            const __m256i size = _mm256_abs_epi8(four);
+            const __m256i a = _mm256_maddubs_epi16(size, _mm256_sign_epi8(left, four));
+            const __m256i b = _mm256_maddubs_epi16(size, _mm256_sign_epi8(right, four));
+            sum[row][0] = _mm256_add_epi32(sum[row][0], _mm256_madd_epi16(a, ones));
+            sum[row][1] = _mm256_add_epi32(sum[row][1], _mm256_madd_epi16(b, ones));
         }
     }
 #pragma GCC unroll 4
@@ -252,25 +264,71 @@ EDGEPRUNE_AVX2 void add(const Rows& rows, const uint8_t* weights, int64_t groups
 EDGEPRUNE_AVX2 void multiply(const Rows& rows, const Panel& panel, float* to, int64_t stride) {
     constexpr std::array<decltype(&add<1>), kRows> kAdd{add<1>, add<2>, add<3>, add<4>};
     alignas(64) int32_t sums[kRows * kPanel];
-    begin(rows, panel, kRaised, 0, sums);
+    begin<32>(rows, panel, 0, sums);
     const auto run = kAdd[static_cast<size_t>(rows.count - 1)];
     for (int64_t half = 0; half < 2; ++half)
         run(rows, panel.weights + half * kLine / 2, panel.groups, sums + half * kPanel / 2);
-    finish(rows, panel, sums, to, stride);
+    finish<32>(rows, panel, sums, to, stride);
 }
 
-constexpr Form kForm{"avx2", kRows, kRaised, round, multiply};
+constexpr Form kForm{"avx2", kRows, round, multiply};
 #undef EDGEPRUNE_AVX2
 
 }  // namespace avx2
 
-namespace vnni {
+namespace avx_vnni {
+
+#define EDGEPRUNE_AVX_VNNI __attribute__((target("avx2,fma,avxvnni")))
+constexpr int64_t kRows = 6;  // times two vectors of sums, of 16 registers
+
+// kCount rows times half of a panel.
+template <int64_t kCount>
+EDGEPRUNE_AVX_VNNI void add(const Rows& rows, const uint8_t* weights, int64_t groups, int32_t* sums) {
+    __m256i sum[kCount][2];
+#pragma GCC unroll 6
+    for (int64_t row = 0; row < kCount; ++row) {
+        sum[row][0] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(sums + row * kPanel));
+        sum[row][1] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(sums + row * kPanel + 8));
+    }
+    for (int64_t group = 0; group < groups; ++group, weights += kLine) {
+        const auto* const at = reinterpret_cast<const __m256i*>(weights);
+        const __m256i left = _mm256_loadu_si256(at), right = _mm256_loadu_si256(at + 1);
+#pragma GCC unroll 6
+        for (int64_t row = 0; row < kCount; ++row) {
+            const __m256i four = _mm256_set1_epi32(four_of(rows.whole + row * rows.stride + group * kGroup));
+            sum[row][0] = _mm256_dpbusd_avx_epi32(sum[row][0], left, four);
+            sum[row][1] = _mm256_dpbusd_avx_epi32(sum[row][1], right, four);
+        }
+    }
+#pragma GCC unroll 6
+    for (int64_t row = 0; row < kCount; ++row) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + row * kPanel), sum[row][0]);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + row * kPanel + 8), sum[row][1]);
+    }
+}
+
+EDGEPRUNE_AVX_VNNI void multiply(const Rows& rows, const Panel& panel, float* to, int64_t stride) {
+    constexpr std::array<decltype(&add<1>), kRows> kAdd{add<1>, add<2>, add<3>, add<4>, add<5>, add<6>};
+    alignas(64) int32_t sums[kRows * kPanel];
+    begin<32>(rows, panel, kRaised, sums);
+    const auto run = kAdd[static_cast<size_t>(rows.count - 1)];
+    for (int64_t half = 0; half < 2; ++half)
+        run(rows, panel.weights + half * kLine / 2, panel.groups, sums + half * kPanel / 2);
+    finish<32>(rows, panel, sums, to, stride);
+}
+
+constexpr Form kForm{"avx vnni", kRows, avx2::round, multiply};
+#undef EDGEPRUNE_AVX_VNNI
+
+}  // namespace avx_vnni
+
+namespace avx512 {
 
 #define EDGEPRUNE_VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")))
 constexpr int64_t kRows = 12;  // times two vectors of sums, of 32 registers
 
 EDGEPRUNE_VNNI Rounded round(const float* row, int64_t count, uint8_t* whole) {
-    return round_row(row, count, 0, whole);
+    return round_row<64>(row, count, whole);
 }
 
 // A line of what comes next is fetched every four groups, so that the memory is never waited for.
@@ -280,7 +338,7 @@ EDGEPRUNE_VNNI void add(const Rows& rows, const Panel& panel, int32_t* sums) {
 #pragma GCC unroll 16
     for (int64_t row = 0; row < kCount; ++row) {
         sum[row][0] = _mm512_loadu_si512(sums + row * kPanel);
-        sum[row][1] = _mm512_loadu_si512(sums + row * kPanel + kLanes);
+        sum[row][1] = _mm512_loadu_si512(sums + row * kPanel + kPanel / 2);
     }
     const uint8_t* weights = panel.weights;
     const uint8_t *ahead = panel.ahead, *const ahead_end = ahead + panel.ahead_bytes;
@@ -302,7 +360,7 @@ EDGEPRUNE_VNNI void add(const Rows& rows, const Panel& panel, int32_t* sums) {
 #pragma GCC unroll 16
     for (int64_t row = 0; row < kCount; ++row) {
         _mm512_storeu_si512(sums + row * kPanel, sum[row][0]);
-        _mm512_storeu_si512(sums + row * kPanel + kLanes, sum[row][1]);
+        _mm512_storeu_si512(sums + row * kPanel + kPanel / 2, sum[row][1]);
     }
 }
 
@@ -310,14 +368,14 @@ EDGEPRUNE_VNNI void multiply(const Rows& rows, const Panel& panel, float* to, in
     constexpr std::array<decltype(&add<1>), kRows> kAdd{add<1>, add<2>, add<3>, add<4>,  add<5>,  add<6>,
                                                         add<7>, add<8>, add<9>, add<10>, add<11>, add<12>};
     alignas(64) int32_t sums[kRows * kPanel];
-    begin(rows, panel, 0, kRaised, sums);
+    begin<64>(rows, panel, kRaised, sums);
     kAdd[static_cast<size_t>(rows.count - 1)](rows, panel, sums);
-    finish(rows, panel, sums, to, stride);
+    finish<64>(rows, panel, sums, to, stride);
 }
 
-constexpr Form kForm{"avx512 vnni", kRows, 0, round, multiply};
+constexpr Form kForm{"avx512 vnni", kRows, round, multiply};
 
-}  // namespace vnni
+}  // namespace avx512
 
 namespace amx {
 
@@ -326,12 +384,12 @@ namespace amx {
 
 EDGEPRUNE_AMX void multiply(const Rows& rows, const Panel& panel, float* to, int64_t stride) {
     alignas(64) int32_t sums[kMost * kPanel];
-    begin(rows, panel, 0, kRaised, sums);
+    begin<64>(rows, panel, kRaised, sums);
     add(rows, panel, sums);
-    finish(rows, panel, sums, to, stride);
+    finish<64>(rows, panel, sums, to, stride);
 }
 
-constexpr Form kForm{"amx", kMost, 0, vnni::round, multiply};
+constexpr Form kForm{"amx", kMost, avx512::round, multiply};
 
 // No machine with these registers was at hand when this was written, so it is used only where it agrees with the form
 // that was tested: every number of 32 rows times a panel.
@@ -354,8 +412,8 @@ bool agrees() {
     for (const int64_t count : {int64_t{5}, kMost}) {
         multiply({whole.data(), kDepth, count, rounded.data()}, panel, found.data(), kPanel);
         for (int64_t row = 0; row < count; ++row)
-            vnni::multiply({whole.data() + row * kDepth, kDepth, 1, rounded.data()}, panel,
-                           wanted.data() + row * kPanel, kPanel);
+            avx512::multiply({whole.data() + row * kDepth, kDepth, 1, rounded.data()}, panel,
+                             wanted.data() + row * kPanel, kPanel);
         if (!std::equal(found.begin(), found.begin() + count * kPanel, wanted.begin())) return false;
     }
     return true;
@@ -379,7 +437,8 @@ const Form* form(Instructions instructions) noexcept {
     };
 #if defined(__x86_64__)
     if (asked(Instructions::amx) && amx::usable()) return &amx::kForm;
-    if (asked(Instructions::avx512_vnni) && has_avx512_vnni()) return &vnni::kForm;
+    if (asked(Instructions::avx512_vnni) && has_avx512_vnni()) return &avx512::kForm;
+    if (asked(Instructions::avx_vnni) && has_avx_vnni()) return &avx_vnni::kForm;
     if (asked(Instructions::avx2) && has_avx2()) return &avx2::kForm;
 #elif defined(__aarch64__)
     if (asked(Instructions::dot_product) && has_dot_product()) return &dot::kForm;

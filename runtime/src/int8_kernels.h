@@ -36,18 +36,17 @@ struct Panel {
     int64_t ahead_bytes;     // how many of them; 0: none
 };
 
-// How one instruction set does it. `shift` is added to whole numbers where they are stored: 0 or 128, modulo 256.
+// How one instruction set does it.
 struct Form {
     const char* name;
     int64_t most;  // rows at a time
-    uint8_t shift;
     // Numbers (count) to whole (count).
     Rounded (*round)(const float* row, int64_t count, uint8_t* whole);
     // 1 to `most` rows times a panel, to (count,32) whose rows lie `stride` numbers apart.
     void (*multiply)(const Rows& rows, const Panel& panel, float* to, int64_t stride);
 };
 
-enum class Instructions { chosen, amx, avx512_vnni, avx2, dot_product, portable };
+enum class Instructions { chosen, amx, avx512_vnni, avx_vnni, avx2, dot_product, portable };
 
 // The best form that the processor has, or the one asked for; null where the processor lacks that.
 const Form* form(Instructions instructions = Instructions::chosen) noexcept;

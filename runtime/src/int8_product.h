@@ -1,4 +1,4 @@
-// Matrix products with weights in 7 bits, inputs rounded to 8 bits row by row, on onnxruntime's threads; no onnxruntime
+// Matrix products with weights in 8 bits, inputs rounded to 8 bits row by row, on onnxruntime's threads; no onnxruntime
 // in here.
 #pragma once
 
@@ -11,8 +11,8 @@ namespace edgeprune::int8 {
 
 // Weights lie in panels of 32 columns, what is left over filled with factors of 0. A panel is 32 factors (float32), the
 // 32 sums of its columns' whole numbers (int32), then the depth, filled up to a multiple of 64, in groups of four rows:
-// byte 4 c + i of the j-th 128 is 128 plus the whole number, -64 to 64, of column c in row 4 j + i. A weight is factor
-// times whole number.
+// byte 4 c + i of the j-th 128 is 128 plus the whole number, -127 to 127, of column c in row 4 j + i. A weight is
+// factor times whole number.
 struct Problem {
     int64_t rows, depth, columns;  // of input and output; depth: rows of the weights
     const float* input;            // (rows,depth)

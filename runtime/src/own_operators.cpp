@@ -5,6 +5,7 @@
 #include <mutex>
 
 #include "attention_op.h"
+#include "encoder_attention_op.h"
 #include "int8_product_op.h"
 #include "own_op.h"
 #include "product_op.h"
@@ -13,9 +14,9 @@
 namespace edgeprune {
 
 ort::Status* own_operators(const ort::Slot* table, ort::CustomOpDomain** domain) {
-    static const std::array<ort::CustomOp, 6> ops{cached_attention(), cached_attention_float16(),
-                                                  rotary_attention(), rotary_attention_float16(),
-                                                  matmul_int4(),      matmul_int8()};
+    static const std::array<ort::CustomOp, 7> ops{
+        cached_attention(), cached_attention_float16(), rotary_attention(), rotary_attention_float16(), matmul_int4(),
+        matmul_int8(),      encoder_attention()};
     static std::mutex mutex;
     static auto* const domains = new std::map<const ort::Slot*, ort::CustomOpDomain*>;
     const ort::OpApi api(table);

@@ -35,6 +35,22 @@ bool has_avx512_vnni() noexcept {
     return has;
 }
 
+bool has_avx_vnni() noexcept {
+    static const bool has = [] {
+        constexpr unsigned kAvxVnni = 1U << 4, kLeaf = 7, kSubleaf = 1;  // some compilers do not know it by name
+        unsigned a = 0, b = 0, c = 0, d = 0;
+        return has_avx2() && __get_cpuid_count(kLeaf, kSubleaf, &a, &b, &c, &d) != 0 && (a & kAvxVnni) != 0;
+    }();
+    return has;
+}
+
+bool has_avx512_bf16() noexcept {
+    static const bool has = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                            __builtin_cpu_supports("avx512bf16");
+    return has;
+}
+
 bool has_amx_int8() noexcept {
 #if defined(__linux__)
     static const bool has = [] {
@@ -51,6 +67,14 @@ bool has_amx_int8() noexcept {
 }
 #else
 bool has_avx2() noexcept {
+    return false;
+}
+
+bool has_avx_vnni() noexcept {
+    return false;
+}
+
+bool has_avx512_bf16() noexcept {
     return false;
 }
 

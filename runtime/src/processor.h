@@ -7,6 +7,10 @@ namespace edgeprune {
 bool has_avx2() noexcept;
 // avx512f, avx512bw, avx512dq, avx512vl and avx512_vnni together.
 bool has_avx512_vnni() noexcept;
+// avx2 and avx_vnni together.
+bool has_avx_vnni() noexcept;
+// avx512f, avx512bw, avx512dq, avx512vl and avx512_bf16 together.
+bool has_avx512_bf16() noexcept;
 // amx_int8 and amx_tile, which the operating system has to be asked for.
 bool has_amx_int8() noexcept;
 // asimddp of aarch64.

@@ -1,4 +1,4 @@
-"""Attention as one node of onnxruntime's in vision graphs: what becomes one, what stays, and that it means the same."""
+"""Attention as one node of the library's in vision graphs: what becomes one, what stays, and that it means the same."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import pathlib
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
@@ -15,6 +14,7 @@ from edgeprune.bundle import Bundle
 from edgeprune.engines import fused_attention
 from edgeprune.engines.calibration import inputs
 from tests.cli.command import edgeprune
+from tests.runtime.own_session import opened
 
 B, T, H, D = 2, 5, 3, 4
 
@@ -55,18 +55,34 @@ def test_it_is_softmax_attention_of_each_head() -> None:
     model = attention()
     assert fused_attention.rewrite(model) == 1
     (node,) = model.graph.node
-    assert node.op_type == "MultiHeadAttention"
+    assert node.op_type == "EncoderAttention"
     assert node.name.startswith("softmax_0"), "a pruner's attention has to keep the mark at the beginning of its name"
+    in_float32(model)
     rng = np.random.default_rng(0)
     feeds = {name: rng.normal(size=(B, T, H * D)).astype(np.float32) for name in "qkv"}
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, feeds)
+    (found,) = opened(model).run(None, feeds)
     for head in range(H):
         part = slice(head * D, (head + 1) * D)
         q, k, v = (feeds[name][..., part].astype(np.float64) for name in "qkv")
         logits = 0.3 * q @ k.transpose(0, 2, 1)
         weights = np.exp(logits - logits.max(-1, keepdims=True))
         np.testing.assert_allclose(found[..., part], weights / weights.sum(-1, keepdims=True) @ v, atol=1e-6)
+
+
+def test_what_chooses_tokens_stays_in_float32() -> None:
+    model = attention()
+    next(node for node in model.graph.node if node.op_type == "Softmax").name = "pruning/softmax_0"
+    assert fused_attention.rewrite(model) == 1
+    (node,) = model.graph.node
+    assert {item.name: item.i for item in node.attribute}["bfloat16"] == 0
+
+
+def in_float32(model: onnx.ModelProto) -> None:
+    """The nodes compute in float32, so that nothing but rounding may differ."""
+    for node in model.graph.node:
+        for item in node.attribute if node.op_type == "EncoderAttention" else ():
+            if item.name == "bfloat16":
+                item.i = 0
 
 
 @pytest.mark.parametrize(
@@ -80,7 +96,7 @@ def test_it_is_softmax_attention_of_each_head() -> None:
 def test_other_attention_stays(model: onnx.ModelProto) -> None:
     before = model.SerializeToString()
     assert fused_attention.rewrite(model) == 0
-    assert [node.op_type for node in model.graph.node if node.op_type == "MultiHeadAttention"] == []
+    assert [node.op_type for node in model.graph.node if node.op_type == "EncoderAttention"] == []
     assert len(model.SerializeToString()) == len(before)
 
 
@@ -97,6 +113,7 @@ def test_a_vision_graph_means_the_same(tiny_bundle: pathlib.Path, scratch: pathl
     left = sum(node.op_type == "Softmax" for node in model.graph.node)
     assert fused >= 1
     assert count - left == fused
+    in_float32(model)
     for name, found in run(model, feeds).items():
         if found.dtype.kind == "f":
             np.testing.assert_allclose(found, wanted[name], rtol=1e-4, atol=1e-5, err_msg=name)
@@ -105,7 +122,7 @@ def test_a_vision_graph_means_the_same(tiny_bundle: pathlib.Path, scratch: pathl
 
 
 def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = opened(model)
     names = [value.name for value in session.get_outputs()]
     known = {value.name for value in session.get_inputs()}
     return dict(zip(names, session.run(names, {k: v for k, v in feeds.items() if k in known}), strict=True))
@@ -120,8 +137,9 @@ def test_a_build_says_how_many(tiny_bundle: pathlib.Path, scratch: pathlib.Path)
     assert done.returncode == 0, done.stderr
     (facts,) = (json.loads(path.read_text()) for path in copy.glob("variants/*/*/build.json"))
     counted = {made["file"]: made["fused_attention"] for made in facts["graphs"]}
+    assert {made["attention"] for made in facts["graphs"]} == {"bfloat16"}
     assert counted["vision-none.onnx"] > counted["vision-fastervlm.onnx"] >= 1
     for file, count in counted.items():
         (path,) = copy.glob(f"variants/*/*/{file}")
         nodes = onnx.load(str(path), load_external_data=False).graph.node
-        assert sum(node.op_type == "MultiHeadAttention" for node in nodes) == count
+        assert sum(node.op_type == "EncoderAttention" for node in nodes) == count

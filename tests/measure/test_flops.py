@@ -33,6 +33,7 @@ def node(op: str, inputs: list[Shape], *outputs: Shape) -> Node:
         (node("Conv", [(1, 3, 8, 8), (8, 3, 2, 2), (8,)], (1, 8, 4, 4)), 2 * 8 * 16 * 12),
         (node("Conv", [(1, 6, 8, 8), (8, 3, 2, 2)], (1, 8, 4, 4)), 2 * 8 * 16 * 12),
         # 2 heads of width 4: 5 queries with 7 keys, then the 7 values
+        (node("EncoderAttention", [(1, 5, 8), (1, 7, 8), (1, 7, 8)], (1, 5, 8)), 2 * 2 * (2 * 5 * 7 * 4)),
         (node("MultiHeadAttention", [(1, 5, 8), (1, 7, 8), (1, 7, 8)], (1, 5, 8)), 2 * 2 * (2 * 5 * 7 * 4)),
         (node("GroupQueryAttention", [(1, 1, 8), (1, 1, 4)], (1, 1, 8), (1, 1, 9, 4)), 2 * 2 * (2 * 1 * 9 * 4)),
         (node("Softmax", [(5, 7)], (5, 7)), 0),

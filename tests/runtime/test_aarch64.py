@@ -40,6 +40,7 @@ NOISE = "cpuid_info warning"
 PROGRAM_TESTS = (
     "tests/runtime/test_sha256.py",
     "tests/runtime/test_float16.py",
+    "tests/runtime/test_encoder_kernels.py",
     "tests/runtime/test_int8_kernels.py",
     "tests/runtime/test_product_kernel.py",
     "tests/ground/test_keep_count.py",

@@ -1,4 +1,4 @@
-// Driven by tests/runtime/test_int8_kernels.py: tasks of one product with weights in 7 bits run on four threads, by
+// Driven by tests/runtime/test_int8_kernels.py: tasks of one product with weights in 8 bits run on four threads, by
 // each form that the processor has, compared with sums in double of what weights and rounded inputs mean. Prints the
 // largest difference of each, relative to the largest result. Then what is no finite number.
 #include <algorithm>
@@ -26,7 +26,7 @@ Weights drawn(std::mt19937& random, int64_t depth, int64_t columns, bool extreme
     const int64_t panels = (columns + 31) / 32, deep = (depth + 63) / 64 * 64, bytes = 256 + 32 * deep;
     Weights made{std::vector<uint8_t>(static_cast<size_t>(panels * bytes), 128),
                  std::vector<double>(static_cast<size_t>(depth * columns))};
-    std::uniform_int_distribution<int> whole(-64, 64);
+    std::uniform_int_distribution<int> whole(-127, 127);
     std::uniform_real_distribution<float> factor(0, 0.0002F);
     for (int64_t column = 0; column < columns; ++column) {
         uint8_t* const panel = made.stored.data() + column / 32 * bytes;
@@ -34,7 +34,7 @@ Weights drawn(std::mt19937& random, int64_t depth, int64_t columns, bool extreme
         const float each = factor(random);
         int32_t sum = 0;
         for (int64_t row = 0; row < depth; ++row) {
-            const int value = extreme ? 64 : whole(random);
+            const int value = extreme ? 127 : whole(random);
             panel[256 + row / 4 * 128 + 4 * c + row % 4] = static_cast<uint8_t>(value + 128);
             made.values[static_cast<size_t>(row * columns + column)] = double{each} * value;
             sum += value;
@@ -90,7 +90,7 @@ double difference(int64_t rows, int64_t depth, int64_t columns, const Form& form
     std::mt19937 random(11);
     std::normal_distribution<float> normal(0.3F);
     std::vector<float> input(static_cast<size_t>(rows * depth)), bias(static_cast<size_t>(columns));
-    for (float& value : input) value = extreme ? 1.0F : normal(random);
+    for (float& value : input) value = extreme ? -1.0F : normal(random);
     for (float& value : bias) value = normal(random);
     if (rows > 1) std::fill_n(input.begin(), depth, 0.0F);  // a row of nothing
     const Weights weights = drawn(random, depth, columns, extreme);
@@ -135,8 +135,8 @@ int main() {
     constexpr int64_t kShapes[][3] = {{1, 64, 32},   {1, 2048, 512}, {37, 256, 96}, {3, 100, 37},
                                       {2, 31, 1},    {5, 1, 17},     {12, 70, 33},  {25, 1024, 130},
                                       {64, 576, 64}, {0, 64, 16},    {11, 64, 32}};
-    for (const Instructions each : {Instructions::chosen, Instructions::avx512_vnni, Instructions::avx2,
-                                    Instructions::dot_product, Instructions::portable}) {
+    for (const Instructions each : {Instructions::chosen, Instructions::avx512_vnni, Instructions::avx_vnni,
+                                    Instructions::avx2, Instructions::dot_product, Instructions::portable}) {
         const Form* const one = form(each);
         if (one == nullptr) continue;
         for (const auto& shape : kShapes) {
