@@ -49,6 +49,16 @@ namespace avx2 {
 }  // namespace avx2
 #endif
 
+}  // namespace
+}  // namespace edgeprune::attention
+
+#if defined(__x86_64__)
+#include "attention_avx512.h"
+#endif
+
+namespace edgeprune::attention {
+namespace {
+
 // The places [begin, end) of one key head, whose keys and values (C,d) begin at these.
 struct Places {
     const void *keys, *values;
@@ -56,11 +66,14 @@ struct Places {
 };
 
 template <class Element>
-void run_block(const Block& block, const Places& in, bool single, [[maybe_unused]] bool portable_only) noexcept {
+void run_block(const Block& block, const Places& in, bool single, [[maybe_unused]] Instructions allowed) noexcept {
     const auto* const keys = static_cast<const Element*>(in.keys);
     const auto* const values = static_cast<const Element*>(in.values);
 #if defined(__x86_64__)
-    if (!portable_only && has_avx2()) {
+    if (!single && allowed == Instructions::chosen && has_avx512() && avx512::takes(in.width)) {
+        return avx512::run_block(block, keys, values, in.begin, in.end, in.width);
+    }
+    if (allowed != Instructions::portable && has_avx2()) {
         const auto run = single ? avx2::run_row<Element> : avx2::run_block<Element>;
         return run(block, keys, values, in.begin, in.end, in.width);
     }
@@ -75,15 +88,18 @@ int64_t ceiling(int64_t value, int64_t step) noexcept {
 
 }  // namespace
 
-bool to_halves(const float* from, int64_t count, Half* to, [[maybe_unused]] bool portable) noexcept {
+bool to_halves(const float* from, int64_t count, Half* to, [[maybe_unused]] Instructions allowed) noexcept {
 #if defined(__x86_64__)
-    if (!portable && has_avx2()) return avx2::narrow(from, count, to);
+    if (allowed != Instructions::portable && has_avx2()) return avx2::narrow(from, count, to);
 #endif
     return portable::narrow(from, count, to);
 }
 
-Plan::Plan(const Problem& problem, bool portable)
-    : problem_(problem), portable_(portable), share_(problem.heads / problem.kv_heads), rows_(share_ * problem.fresh) {
+Plan::Plan(const Problem& problem, Instructions instructions)
+    : problem_(problem),
+      instructions_(instructions),
+      share_(problem.heads / problem.kv_heads),
+      rows_(share_ * problem.fresh) {
     const int64_t* const last = problem.positions + problem.batch * problem.fresh;
     longest_ = last == problem.positions ? 0 : *std::max_element(problem.positions, last) + 1;
     blocks_ = ceiling(rows_, kRows);
@@ -154,7 +170,7 @@ void Plan::run(size_t task) noexcept {
                           sums_.data() + slot * kRows * p.width,
                           state_.data() + slot * kRows * 2};
         const int64_t begin = chunk * chunk_, end = std::min<int64_t>(begin + chunk_, *most);
-        run(block, {keys, values, begin, end, p.width}, rows_ == 1, portable_);
+        run(block, {keys, values, begin, end, p.width}, rows_ == 1, instructions_);
         if (chunks_ > 1) continue;
         for (int64_t row = 0; row < block.rows; ++row) {
             write(batch, head % p.kv_heads, index * kRows + row, block.sums + row * p.width, block.state[2 * row + 1]);

@@ -29,12 +29,22 @@ bool has_avx512_vnni() noexcept {
         __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vnni");
     return has;
 }
+
+bool has_avx512() noexcept {
+    static const bool has = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    return has;
+}
 #else
 bool has_avx2() noexcept {
     return false;
 }
 
 bool has_avx512_vnni() noexcept {
+    return false;
+}
+
+bool has_avx512() noexcept {
     return false;
 }
 #endif

@@ -7,6 +7,8 @@ namespace edgeprune {
 bool has_avx2() noexcept;
 // avx512f, avx512bw and avx512_vnni together.
 bool has_avx512_vnni() noexcept;
+// avx512f, avx512bw, avx512dq and avx512vl together.
+bool has_avx512() noexcept;
 // asimddp of aarch64.
 bool has_dot_product() noexcept;
 
