@@ -35,6 +35,14 @@ EDGEPRUNE_AVX512 inline __m512 broadcast_pair(const float* from) {
     return _mm512_castpd_ps(_mm512_set1_pd(both));
 }
 
+// One prefetch for each line of the processor's cache.
+template <int64_t kCount, class Element>
+EDGEPRUNE_AVX512 inline void prefetch(const Element* from) {
+    constexpr int64_t kLine = 64 / sizeof(Element);
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < kCount; i += kLine) __builtin_prefetch(from + i);
+}
+
 // e^x for x <= 0, as the other forms have it.
 EDGEPRUNE_AVX512 inline __m512 exponential(__m512 x) {
     const __m512 floor = _mm512_set1_ps(-87.0F);
@@ -58,24 +66,29 @@ EDGEPRUNE_AVX512 inline void pair_up(const float* query, int64_t width, float* p
     }
 }
 
-// Adds products of 8 keys, `stride` apart, with the pairs of the queries.
-EDGEPRUNE_AVX512 inline void add_products(const float* key, int64_t stride, int64_t columns, const float* pairs,
-                                          __m512 (&sums)[kKeys]) {
-    for (int64_t i = 0; i < columns; i += 2) {
-        const __m512 query = _mm512_load_ps(pairs + i * kRows);
-#pragma GCC unroll 16
+// Of 16 keys, the last of them repeated where there are fewer, `columns` numbers each as floats.
+template <class Element>
+EDGEPRUNE_AVX512 inline void widen(const Element* keys, int64_t count, int64_t columns, int64_t width, float* room) {
+    for (int64_t i = 0; i < columns; i += kLanes) {
         for (int64_t k = 0; k < kKeys; ++k) {
-            sums[k] = _mm512_fmadd_ps(query, broadcast_pair(key + k * stride + i), sums[k]);
+            const Element* const key = keys + std::min(k, count - 1) * width;
+            _mm512_store_ps(room + k * kColumns + i, load(key + i));
         }
     }
 }
 
-// Of 8 keys, the last of them repeated where there are fewer, `columns` numbers each as floats.
+// Adds products of 16 widened keys with the pairs of the queries. Meanwhile as much is fetched from `ahead`: spread over
+// the loop, since requests beyond what the processor can have open hold it up.
 template <class Element>
-EDGEPRUNE_AVX512 inline void widen(const Element* keys, int64_t count, int64_t columns, int64_t width, float* room) {
-    for (int64_t k = 0; k < kKeys; ++k) {
-        const Element* const key = keys + (k < count ? k : count - 1) * width;
-        for (int64_t i = 0; i < columns; i += kLanes) _mm512_store_ps(room + k * kColumns + i, load(key + i));
+EDGEPRUNE_AVX512 inline void add_products(const float* keys, int64_t columns, const float* pairs, const Element* ahead,
+                                          __m512 (&sums)[kKeys]) {
+    for (int64_t i = 0; i < columns; i += 2) {
+        const __m512 query = _mm512_load_ps(pairs + i * kRows);
+        prefetch<2 * kKeys>(ahead + i * kKeys);
+#pragma GCC unroll 16
+        for (int64_t k = 0; k < kKeys; ++k) {
+            sums[k] = _mm512_fmadd_ps(query, broadcast_pair(keys + k * kColumns + i), sums[k]);
+        }
     }
 }
 
@@ -93,14 +106,13 @@ EDGEPRUNE_AVX512 inline void logits_of(const Element* keys, int64_t count, int64
                                        const Element* ahead, float* logits) {
     alignas(64) float room[kKeys * kColumns];
     for (int64_t j = 0; j < count; j += kKeys) {
-        for (int64_t i = 0; i < kKeys * width; i += 64 / sizeof(Element)) __builtin_prefetch(ahead + j * width + i);
         __m512 sums[kKeys];
 #pragma GCC unroll 16
         for (__m512& sum : sums) sum = _mm512_setzero_ps();
         for (int64_t first = 0; first < width; first += kColumns) {
             const int64_t columns = std::min(width - first, kColumns);
             widen(keys + j * width + first, count - j, columns, width, room);
-            add_products(room, kColumns, columns, pairs + first * kRows, sums);
+            add_products(room, columns, pairs + first * kRows, ahead + j * width + first * kKeys, sums);
         }
 #pragma GCC unroll 8
         for (int64_t k = 0; k < kKeys; k += 2) {
@@ -126,7 +138,7 @@ EDGEPRUNE_AVX512 inline void add_columns(const Element* values, int64_t count, i
         __m512 value[kVectors];
 #pragma GCC unroll 8
         for (int64_t v = 0; v < kVectors; ++v) value[v] = load(values + j * width + v * kLanes);
-        __builtin_prefetch(ahead + j * kVectors * kLanes);
+        prefetch<kVectors * kLanes>(ahead + j * kVectors * kLanes);
 #pragma GCC unroll 16
         for (int64_t row = 0; row < kHeld; ++row) {
             const __m512 weight = _mm512_set1_ps(weights[j * kRows + row]);
