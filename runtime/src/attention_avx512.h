@@ -1,11 +1,12 @@
 // A block of 8 rows of queries on vectors of 16 lanes; attention_kernel.cpp includes this file. Logits: the lanes are 8
 // queries times 2 neighbouring numbers of their depth, and a key's two numbers are broadcast together. Softmax: 2
-// places times 8 queries. Values: 16 columns, one vector for each row. Every array of vectors is walked by loops that
-// are unrolled: gcc 12 leaves it in memory otherwise.
+// places times 8 queries. Values: 16 columns of each row. Every array of vectors is walked by loops that are unrolled:
+// gcc 12 leaves it in memory otherwise.
 #pragma once
 
 #include <immintrin.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -16,9 +17,8 @@ namespace {
 namespace avx512 {
 
 constexpr int64_t kLanes = 16;
-constexpr int64_t kKeys = 16;     // that are multiplied at a time
+constexpr int64_t kKeys = 16;     // that are multiplied at a time; with 8 each sum waits for the one before it
 constexpr int64_t kWidest = 256;  // head width
-constexpr int64_t kPairs = kRows * 2;
 
 EDGEPRUNE_AVX512 inline __m512 load(const float* from) {
     return _mm512_loadu_ps(from);
@@ -61,12 +61,13 @@ EDGEPRUNE_AVX512 inline __m512 exponential(__m512 x) {
 // Numbers of (d,8) in the order (d/2,8,2).
 EDGEPRUNE_AVX512 inline void pair_up(const float* query, int64_t width, float* pairs) {
     const __m512i order = _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
-    for (int64_t i = 0; i < width * kRows; i += kPairs) {
+    for (int64_t i = 0; i < width * kRows; i += kLanes) {
         _mm512_store_ps(pairs + i, _mm512_permutexvar_ps(order, _mm512_loadu_ps(query + i)));
     }
 }
 
-// Of 16 keys, the last of them repeated where there are fewer, `columns` numbers each as floats.
+// Of 16 keys, the last of them repeated where there are fewer, `columns` numbers each as floats. Key by key inside,
+// because gcc makes a slow string instruction of the other order where they are floats already.
 template <class Element>
 EDGEPRUNE_AVX512 inline void widen(const Element* keys, int64_t count, int64_t columns, int64_t width, float* room) {
     for (int64_t i = 0; i < columns; i += kLanes) {
@@ -77,8 +78,8 @@ EDGEPRUNE_AVX512 inline void widen(const Element* keys, int64_t count, int64_t c
     }
 }
 
-// Adds products of 16 widened keys with the pairs of the queries. Meanwhile as much is fetched from `ahead`: spread over
-// the loop, since requests beyond what the processor can have open hold it up.
+// Adds products of 16 widened keys with the pairs of the queries. Meanwhile as much is fetched from `ahead`: spread
+// over the loop, since requests beyond what the processor can have open hold it up.
 template <class Element>
 EDGEPRUNE_AVX512 inline void add_products(const float* keys, int64_t columns, const float* pairs, const Element* ahead,
                                           __m512 (&sums)[kKeys]) {
@@ -92,15 +93,15 @@ EDGEPRUNE_AVX512 inline void add_products(const float* keys, int64_t columns, co
     }
 }
 
-// Adds the two lanes of each pair: (key,8) of two keys.
+// Adds the two lanes of each pair: first those of `first`, then those of `second`.
 EDGEPRUNE_AVX512 inline __m512 joined(__m512 first, __m512 second) {
     const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     const __m512i odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
     return _mm512_permutex2var_ps(first, even, second) + _mm512_permutex2var_ps(first, odd, second);
 }
 
-// Logits of `count` keys (count,d) with the queries, to (count to the next multiple of 8,8). Meanwhile as many rows are
-// fetched from `ahead`.
+// Logits of `count` keys (count,d) with the queries, to (count to the next multiple of 16,8). Meanwhile as many rows
+// are fetched from `ahead`.
 template <class Element>
 EDGEPRUNE_AVX512 inline void logits_of(const Element* keys, int64_t count, int64_t width, const float* pairs,
                                        const Element* ahead, float* logits) {
@@ -121,11 +122,12 @@ EDGEPRUNE_AVX512 inline void logits_of(const Element* keys, int64_t count, int64
     }
 }
 
-// Adds weights (count,8) times `kVectors` times 16 columns of values (count,d) to `kHeld` rows of sums (8,d), which are
-// made smaller first. Meanwhile as many bytes are fetched from `ahead`.
+// Adds weights (count,8), of a single row (count), times `kVectors` times 16 columns of values (count,d) to `kHeld`
+// rows of sums (8,d), which are multiplied by `shrink` first. Meanwhile as much is fetched from `ahead`.
 template <int64_t kHeld, int64_t kVectors, class Element>
 EDGEPRUNE_AVX512 inline void add_columns(const Element* values, int64_t count, int64_t width, const float* weights,
                                          const float* shrink, float* sums, const Element* ahead) {
+    constexpr int64_t kStep = kHeld == 1 ? 1 : kRows;
     __m512 s[kHeld][kVectors];
 #pragma GCC unroll 16
     for (int64_t row = 0; row < kHeld; ++row) {
@@ -141,7 +143,7 @@ EDGEPRUNE_AVX512 inline void add_columns(const Element* values, int64_t count, i
         prefetch<kVectors * kLanes>(ahead + j * kVectors * kLanes);
 #pragma GCC unroll 16
         for (int64_t row = 0; row < kHeld; ++row) {
-            const __m512 weight = _mm512_set1_ps(weights[j * kRows + row]);
+            const __m512 weight = _mm512_set1_ps(weights[j * kStep + row]);
 #pragma GCC unroll 8
             for (int64_t v = 0; v < kVectors; ++v) s[row][v] = _mm512_fmadd_ps(value[v], weight, s[row][v]);
         }
@@ -166,7 +168,7 @@ EDGEPRUNE_AVX512 inline void add_values(const Element* values, int64_t count, in
     if (i < width) add_columns<8, 1>(values + i, count, width, weights, shrink, sums + i, ahead + i * count);
 }
 
-// The larger half in both halves.
+// Of each lane and the one 8 further: their maximum in both, then the same with their sum.
 EDGEPRUNE_AVX512 inline __m512 largest_of_halves(__m512 x) {
     return _mm512_max_ps(x, _mm512_shuffle_f32x4(x, x, 0x4e));
 }
@@ -191,10 +193,15 @@ struct Found {
     __m512 largest, total;
 };
 
-// Logits (count,8), a multiple of 8, become weights. Returns what the sums so far are to be multiplied by.
+// The larger of two; what is no number counts as nothing, as in the other forms.
+EDGEPRUNE_AVX512 inline __m512 larger(__m512 found, __m512 fresh) {
+    return _mm512_max_ps(fresh, found);
+}
+
+// Logits (count,8), an even number, become weights. Returns what the sums so far are to be multiplied by.
 EDGEPRUNE_AVX512 inline __m512 soften(float* weights, int64_t count, Found& found) {
     __m512 peak = found.largest;
-    for (int64_t j = 0; j < count; j += 2) peak = _mm512_max_ps(peak, _mm512_load_ps(weights + j * kRows));
+    for (int64_t j = 0; j < count; j += 2) peak = larger(peak, _mm512_load_ps(weights + j * kRows));
     peak = largest_of_halves(peak);
     const __m512 shrink = exponential(found.largest - peak);
     __m512 sum = _mm512_setzero_ps();

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 namespace edgeprune::attention {
@@ -62,13 +63,15 @@ private:
 
     Problem problem_;
     Instructions instructions_;
-    int64_t share_, rows_, longest_;   // G; rows G*T of a key head, (t,g) in this order; places seen by any
-    int64_t blocks_, groups_;          // of 8 rows; groups of blocks, one per task
-    int64_t chunks_, chunk_;           // of places; places in each
-    std::vector<float> queries_;       // (B,Hkv,blocks,d,8), scaled
-    std::vector<float> sums_, state_;  // (B,Hkv,blocks,chunks,8,d or 2): weighted values; largest logit, sum of weights
-    std::vector<float> rotated_;       // one query
-    std::vector<int32_t> limits_;      // (B,blocks,8) places seen
+    int64_t share_, rows_, longest_;    // G; rows G*T of a key head, (t,g) in this order; places seen by any
+    int64_t blocks_, groups_;           // of 8 rows; groups of blocks, one per task
+    int64_t chunks_, chunk_;            // of places; places in each
+    std::unique_ptr<float[]> queries_;  // (B,Hkv,blocks,d,8), scaled
+    // Weighted values; largest logit and sum of weights: (B,Hkv,blocks,chunks,8,d or 2). With one chunk only
+    // (tasks,8,d or 2), since what a block has found is written before the next one is run.
+    std::vector<float> sums_, state_;
+    std::vector<float> rotated_;   // one query
+    std::vector<int32_t> limits_;  // (B,blocks,8) places seen
 };
 
 }  // namespace edgeprune::attention
