@@ -49,6 +49,17 @@ namespace avx2 {
 }  // namespace avx2
 #endif
 
+}  // namespace
+}  // namespace edgeprune::attention
+
+#if defined(__x86_64__)
+#include "attention_avx512.h"
+#include "attention_avx512_row.h"
+#endif
+
+namespace edgeprune::attention {
+namespace {
+
 // The places [begin, end) of one key head, whose keys and values (C,d) begin at these.
 struct Places {
     const void *keys, *values;
@@ -56,11 +67,15 @@ struct Places {
 };
 
 template <class Element>
-void run_block(const Block& block, const Places& in, bool single, [[maybe_unused]] bool portable_only) noexcept {
+void run_block(const Block& block, const Places& in, bool single, [[maybe_unused]] Instructions allowed) noexcept {
     const auto* const keys = static_cast<const Element*>(in.keys);
     const auto* const values = static_cast<const Element*>(in.values);
 #if defined(__x86_64__)
-    if (!portable_only && has_avx2()) {
+    if (allowed == Instructions::chosen && has_avx512() && avx512::takes(in.width)) {
+        const auto run = single ? avx512::run_row<Element> : avx512::run_block<Element>;
+        return run(block, keys, values, in.begin, in.end, in.width);
+    }
+    if (allowed != Instructions::portable && has_avx2()) {
         const auto run = single ? avx2::run_row<Element> : avx2::run_block<Element>;
         return run(block, keys, values, in.begin, in.end, in.width);
     }
@@ -75,15 +90,18 @@ int64_t ceiling(int64_t value, int64_t step) noexcept {
 
 }  // namespace
 
-bool to_halves(const float* from, int64_t count, Half* to, [[maybe_unused]] bool portable) noexcept {
+bool to_halves(const float* from, int64_t count, Half* to, [[maybe_unused]] Instructions allowed) noexcept {
 #if defined(__x86_64__)
-    if (!portable && has_avx2()) return avx2::narrow(from, count, to);
+    if (allowed != Instructions::portable && has_avx2()) return avx2::narrow(from, count, to);
 #endif
     return portable::narrow(from, count, to);
 }
 
-Plan::Plan(const Problem& problem, bool portable)
-    : problem_(problem), portable_(portable), share_(problem.heads / problem.kv_heads), rows_(share_ * problem.fresh) {
+Plan::Plan(const Problem& problem, Instructions instructions)
+    : problem_(problem),
+      instructions_(instructions),
+      share_(problem.heads / problem.kv_heads),
+      rows_(share_ * problem.fresh) {
     const int64_t* const last = problem.positions + problem.batch * problem.fresh;
     longest_ = last == problem.positions ? 0 : *std::max_element(problem.positions, last) + 1;
     blocks_ = ceiling(rows_, kRows);
@@ -93,9 +111,11 @@ Plan::Plan(const Problem& problem, bool portable)
     chunk_ = std::max<int64_t>(2, place_steps) * kTile;
     chunks_ = std::max<int64_t>(1, ceiling(longest_, chunk_));
     const size_t row_blocks = static_cast<size_t>(problem.batch * problem.kv_heads * blocks_ * kRows);
-    queries_.resize(row_blocks * static_cast<size_t>(problem.width));
-    sums_.resize(row_blocks * static_cast<size_t>(chunks_ * problem.width));
-    state_.resize(row_blocks * static_cast<size_t>(chunks_ * 2));
+    // Filled with zeros first, the queries of a prompt would pass through the memory once more.
+    queries_.reset(new float[row_blocks * static_cast<size_t>(problem.width)]);
+    const size_t found = chunks_ == 1 ? tasks() * kRows : row_blocks * static_cast<size_t>(chunks_);
+    sums_.resize(found * static_cast<size_t>(problem.width));
+    state_.resize(found * 2);
     limits_.resize(static_cast<size_t>(problem.batch * blocks_ * kRows));
     rotated_.resize(problem.cosines != nullptr ? static_cast<size_t>(problem.width) : 0);
     pack();
@@ -104,7 +124,7 @@ Plan::Plan(const Problem& problem, bool portable)
 // The rows that fill up the last block repeat the last row. A row that is alone lies there by itself.
 void Plan::pack() noexcept {
     const Problem& p = problem_;
-    float* packed = queries_.data();
+    float* packed = queries_.get();
     for (int64_t batch = 0; batch < p.batch; ++batch) {
         for (int64_t kv_head = 0; kv_head < p.kv_heads; ++kv_head) {
             for (int64_t padded = 0; padded < blocks_ * kRows; ++padded) {
@@ -146,19 +166,20 @@ void Plan::run(size_t task) noexcept {
     for (int64_t index = group * kGroup; index < std::min(blocks_, (group + 1) * kGroup); ++index) {
         const int32_t* const limits = limits_.data() + (batch * blocks_ + index) * kRows;
         const auto [least, most] = std::minmax_element(limits, limits + kRows);
-        const int64_t slot = (head * blocks_ + index) * chunks_ + chunk;
-        const Block block{queries_.data() + (head * blocks_ + index) * kRows * p.width,
+        const int64_t slot = chunks_ == 1 ? static_cast<int64_t>(task) : (head * blocks_ + index) * chunks_ + chunk;
+        const Block block{queries_.get() + (head * blocks_ + index) * kRows * p.width,
                           limits,
                           *least,
                           std::min(kRows, rows_ - index * kRows),
                           sums_.data() + slot * kRows * p.width,
                           state_.data() + slot * kRows * 2};
         const int64_t begin = chunk * chunk_, end = std::min<int64_t>(begin + chunk_, *most);
-        run(block, {keys, values, begin, end, p.width}, rows_ == 1, portable_);
+        run(block, {keys, values, begin, end, p.width}, rows_ == 1, instructions_);
         if (chunks_ > 1) continue;
         for (int64_t row = 0; row < block.rows; ++row) {
             write(batch, head % p.kv_heads, index * kRows + row, block.sums + row * p.width, block.state[2 * row + 1]);
         }
+        std::fill_n(block.sums, kRows * p.width, 0.0F);  // 0 times what is no number would not do for the next block
     }
 }
 

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 namespace edgeprune::attention {
@@ -35,15 +36,17 @@ inline void rotate(const float* row, const float* cosines, const float* sines, i
     }
 }
 
+enum class Instructions { chosen, avx2, portable };
+
 // Rounds floats to the nearest halves, ties to even. Returns whether each is a number whose half is finite.
-bool to_halves(const float* from, int64_t count, Half* to, bool portable = false) noexcept;
+bool to_halves(const float* from, int64_t count, Half* to, Instructions instructions = Instructions::chosen) noexcept;
 
 // The work cut into tasks of (batch, key head, rows of queries, places of the cache). Any thread may run any task,
 // each once; finish() comes after the last. May throw std::bad_alloc in the constructor only.
 class Plan {
 public:
-    // portable: without the instructions that are chosen at run time, as on a processor that lacks them.
-    explicit Plan(const Problem& problem, bool portable = false);
+    // instructions: the best that the processor has, or less than that.
+    explicit Plan(const Problem& problem, Instructions instructions = Instructions::chosen);
     size_t tasks() const { return static_cast<size_t>(problem_.batch * problem_.kv_heads * groups_ * chunks_); }
     // Whether one thread is done before it has woken a second one.
     bool small() const;
@@ -59,14 +62,16 @@ private:
     int64_t head_of(int64_t kv_head, int64_t row) const noexcept { return kv_head * share_ + row % share_; }
 
     Problem problem_;
-    bool portable_;
-    int64_t share_, rows_, longest_;   // G; rows G*T of a key head, (t,g) in this order; places seen by any
-    int64_t blocks_, groups_;          // of 8 rows; groups of blocks, one per task
-    int64_t chunks_, chunk_;           // of places; places in each
-    std::vector<float> queries_;       // (B,Hkv,blocks,d,8), scaled
-    std::vector<float> sums_, state_;  // (B,Hkv,blocks,chunks,8,d or 2): weighted values; largest logit, sum of weights
-    std::vector<float> rotated_;       // one query
-    std::vector<int32_t> limits_;      // (B,blocks,8) places seen
+    Instructions instructions_;
+    int64_t share_, rows_, longest_;    // G; rows G*T of a key head, (t,g) in this order; places seen by any
+    int64_t blocks_, groups_;           // of 8 rows; groups of blocks, one per task
+    int64_t chunks_, chunk_;            // of places; places in each
+    std::unique_ptr<float[]> queries_;  // (B,Hkv,blocks,d,8), scaled
+    // Weighted values; largest logit and sum of weights: (B,Hkv,blocks,chunks,8,d or 2). With one chunk only
+    // (tasks,8,d or 2), since what a block has found is written before the next one is run.
+    std::vector<float> sums_, state_;
+    std::vector<float> rotated_;   // one query
+    std::vector<int32_t> limits_;  // (B,blocks,8) places seen
 };
 
 }  // namespace edgeprune::attention

@@ -200,7 +200,7 @@ constexpr Form kForm{"avx2", kRows, 1, words, pairs, weights, multiply};
 
 namespace avx512 {
 
-#define EDGEPRUNE_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")))
+#define EDGEPRUNE_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq")))
 constexpr int64_t kRows = 12;  // times two vectors of sums, of 32 registers
 constexpr int64_t kLanes = 16;
 
@@ -334,7 +334,7 @@ const Form* form(Operands operands, Instructions instructions) noexcept {
     };
 #if defined(__x86_64__)
     if (asked(Instructions::avx512_bf16) && operands == Operands::bfloat16 && has_avx512_bf16()) return &bf16::kForm;
-    if (asked(Instructions::avx512) && has_avx512_vnni()) return &avx512::kForm;
+    if (asked(Instructions::avx512) && has_avx512()) return &avx512::kForm;
     if (asked(Instructions::avx2) && has_avx2()) return &avx2::kForm;
 #endif
     return asked(Instructions::portable) ? &portable::kForm : nullptr;

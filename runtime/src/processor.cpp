@@ -28,10 +28,14 @@ bool has_avx2() noexcept {
     return has;
 }
 
-bool has_avx512_vnni() noexcept {
+bool has_avx512() noexcept {
     static const bool has = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-                            __builtin_cpu_supports("avx512vnni");
+                            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    return has;
+}
+
+bool has_avx512_vnni() noexcept {
+    static const bool has = has_avx512() && __builtin_cpu_supports("avx512vnni");
     return has;
 }
 
@@ -45,9 +49,7 @@ bool has_avx_vnni() noexcept {
 }
 
 bool has_avx512_bf16() noexcept {
-    static const bool has = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-                            __builtin_cpu_supports("avx512bf16");
+    static const bool has = has_avx512() && __builtin_cpu_supports("avx512bf16");
     return has;
 }
 
@@ -74,15 +76,19 @@ bool has_avx_vnni() noexcept {
     return false;
 }
 
+bool has_avx512() noexcept {
+    return false;
+}
+
+bool has_avx512_vnni() noexcept {
+    return false;
+}
+
 bool has_avx512_bf16() noexcept {
     return false;
 }
 
 bool has_amx_int8() noexcept {
-    return false;
-}
-
-bool has_avx512_vnni() noexcept {
     return false;
 }
 #endif

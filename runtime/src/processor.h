@@ -5,11 +5,13 @@ namespace edgeprune {
 
 // avx2, fma and f16c together.
 bool has_avx2() noexcept;
-// avx512f, avx512bw, avx512dq, avx512vl and avx512_vnni together.
-bool has_avx512_vnni() noexcept;
 // avx2 and avx_vnni together.
 bool has_avx_vnni() noexcept;
-// avx512f, avx512bw, avx512dq, avx512vl and avx512_bf16 together.
+// avx512f, avx512bw, avx512dq and avx512vl together.
+bool has_avx512() noexcept;
+// Those and avx512_vnni.
+bool has_avx512_vnni() noexcept;
+// Those and avx512_bf16.
 bool has_avx512_bf16() noexcept;
 // amx_int8 and amx_tile, which the operating system has to be asked for.
 bool has_amx_int8() noexcept;

@@ -8,6 +8,6 @@ from collections.abc import Callable
 
 
 def test_tasks_on_threads_give_the_sums_of_doubles(native_program: Callable[[str], pathlib.Path]) -> None:
-    """With and without the instructions that are chosen at run time."""
+    """With all instructions that are chosen at run time, with less and without."""
     done = subprocess.run([native_program("attention_cli")], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
