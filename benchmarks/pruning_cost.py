@@ -107,7 +107,7 @@ class Timed:
             path.write_bytes(self.proto.SerializeToString())
             products = Products(path, path.parent, pathlib.Path(parts), own_int8.change)
             proto = all_inside(products.model([]), products.folder)
-        own_int8.add_biases(proto)
+        own_int8.absorb(proto)
         made = copy.copy(self)
         made._open(proto)
         return made

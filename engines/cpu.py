@@ -103,7 +103,7 @@ def build_key(bundle: Bundle, target: Target, precision: dict[str, str], *, half
             "cache": ["float16", TOLERANCES["logits_cache_fp16"]] if half_cache else "float32",
             "products": "one by one",
             "vision_attention": f"{own_attention.DOMAIN}:{fused_attention.OPERATOR}, bfloat16",
-            "int8_products": f"{own_attention.DOMAIN}:{own_int8.OPERATOR}",
+            "int8_products": f"{own_attention.DOMAIN}:{own_int8.OPERATOR}, bias and swish inside",
             "step_products": f"{own_attention.DOMAIN}:{own_product.OPERATOR}, scales in int8",
             "tolerance": [TOLERANCES[f"{role}_{word}"] for role in _ROLES.values() for word in SCHEMES],
         },
@@ -275,7 +275,7 @@ def _quantised(
         for choice in _choices(noise, fixed, scheme.limits):
             model = products.model(choice.fp32)
             model = form.finished(model) if form else model
-            own_int8.add_biases(model)
+            own_int8.absorb(model)
             fused = fused_attention.rewrite(model) if stage == "vision" else 0
             (found,) = quantise.run(products.write(model), form.feeds if form else feeds, [output])
             away, kept = distance(found, wanted), len(noise) - len(choice.fp32)

@@ -50,12 +50,14 @@ def change(model: onnx.ModelProto) -> onnx.ModelProto:
     return made
 
 
-def add_biases(model: onnx.ModelProto) -> int:
-    """Moves every stored bias that is added to a product into it, in place; returns how many."""
-    graph = Graph(model.graph)
-    found = {node.output[0]: [made] for node in model.graph.node if (made := _with_bias(graph, node)) is not None}
-    graph.rewrite(found)
-    return len(found)
+def absorb(model: onnx.ModelProto) -> None:
+    """Moves into every product, in place, what is done to its result alone: a stored bias, and behind it x sigmoid(a x)
+    with a stored number a, or without one."""
+    for matched in (_with_bias, _with_swish):
+        graph = Graph(model.graph)
+        graph.rewrite(
+            {node.output[0]: [made] for node in model.graph.node if (made := matched(graph, node)) is not None}
+        )
 
 
 def count(model: onnx.ModelProto) -> int:
@@ -89,12 +91,31 @@ def _with_bias(graph: Graph, add: onnx.NodeProto) -> onnx.NodeProto | None:
     """The product that an Add's other input is the bias of, with the Add's result."""
     for product, bias in (add.input, add.input[::-1]) if add.op_type == "Add" else ():
         node = graph.maker(product, OPERATOR)
-        if node and node.input[2] == _NO_BIAS and graph.alone(product):
+        if node and node.input[2] == _NO_BIAS and not attribute(node, "swish") and graph.alone(product):
             columns = int(attribute(node, "columns"))
             if graph.weight(bias) == [columns]:
                 return _node([*node.input[:2], bias], add.output[0], node.name, columns)
     return None
 
 
-def _node(inputs: list[str], result: str, name: str, columns: int) -> onnx.NodeProto:
-    return helper.make_node(OPERATOR, inputs, [result], name, domain=DOMAIN, columns=columns)
+def _with_swish(graph: Graph, last: onnx.NodeProto) -> onnx.NodeProto | None:
+    """The product whose result a Mul multiplies by the Sigmoid of it, or of a multiple, with the Mul's result."""
+    for product, gate in (last.input, last.input[::-1]) if last.op_type == "Mul" else ():
+        node, factor = graph.maker(product, OPERATOR), _gate(graph, gate, product)
+        if node and factor and not attribute(node, "swish") and graph.reads(product) == 2:
+            return _node(list(node.input), last.output[0], node.name, int(attribute(node, "columns")), factor)
+    return None
+
+
+def _gate(graph: Graph, name: str, of: str) -> float:
+    """a, where a value that is read once is the Sigmoid of a times `of`; else 0."""
+    sigmoid = graph.maker(name, "Sigmoid") if graph.alone(name) else None
+    if sigmoid is None or sigmoid.input[0] == of:
+        return 1.0 if sigmoid else 0.0
+    scaled = graph.maker(sigmoid.input[0], "Mul") if graph.alone(sigmoid.input[0]) else None
+    numbers, source = (graph.split(scaled) if scaled else None) or ([], "")
+    return numbers[0] if source == of and len(numbers) == 1 else 0.0
+
+
+def _node(inputs: list[str], result: str, name: str, columns: int, swish: float = 0.0) -> onnx.NodeProto:
+    return helper.make_node(OPERATOR, inputs, [result], name, domain=DOMAIN, columns=columns, swish=swish)

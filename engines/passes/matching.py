@@ -34,6 +34,10 @@ class Graph:
         """Whether a value is read once, and is no output of the graph."""
         return self._reads[name] == 1
 
+    def reads(self, name: str) -> int:
+        """How often a value is read, as an output of the graph included."""
+        return self._reads[name]
+
     def weight(self, name: str) -> list[int] | None:
         """Shape of a stored tensor, None for a computed value."""
         return list(self._weights[name].dims) if name in self._weights else None

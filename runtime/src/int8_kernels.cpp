@@ -109,6 +109,16 @@ EDGEPRUNE_INLINE void begin(const Rows& rows, const Panel& panel, int32_t raised
     }
 }
 
+// y / (1 + e^(-swish y)), by the exponential of what is not positive.
+template <int kBytes>
+EDGEPRUNE_INLINE void activate(typename Vectors<kBytes>::Lanes& y, float swish) {
+    using Lanes = typename Vectors<kBytes>::Lanes;
+    const Lanes z = y * swish;
+    Lanes small = z < Lanes{} ? z : -z;
+    vector_math::exponential<Lanes, typename Vectors<kBytes>::Whole>(small);
+    y = y * (z < Lanes{} ? small : Lanes{} + 1.0F) / (small + 1.0F);
+}
+
 template <int kBytes>
 EDGEPRUNE_INLINE void finish(const Rows& rows, const Panel& panel, const int32_t* sums, float* to, int64_t stride) {
     using Lanes = typename Vectors<kBytes>::Lanes;
@@ -118,8 +128,9 @@ EDGEPRUNE_INLINE void finish(const Rows& rows, const Panel& panel, const int32_t
         for (int64_t i = 0; i < kPanel; i += Vectors<kBytes>::kLanes) {
             const auto whole = *reinterpret_cast<const Whole*>(sums + row * kPanel + i);
             const Lanes factors = *reinterpret_cast<const Lanes*>(panel.factors + i) * step;
-            *reinterpret_cast<Lanes*>(to + row * stride + i) =
-                __builtin_convertvector(whole, Lanes) * factors + *reinterpret_cast<const Lanes*>(panel.bias + i);
+            Lanes y = __builtin_convertvector(whole, Lanes) * factors + *reinterpret_cast<const Lanes*>(panel.bias + i);
+            if (panel.swish != 0) activate<kBytes>(y, panel.swish);
+            *reinterpret_cast<Lanes*>(to + row * stride + i) = y;
         }
     }
 }
@@ -408,7 +419,7 @@ bool agrees() {
     const auto byte = [&next] { return static_cast<uint8_t>((next = next * 1664525 + 1013904223) >> 24); };
     for (uint8_t& each : whole) each = byte();
     for (uint8_t& each : weights) each = byte();
-    const Panel panel{factors.data(), sums.data(), bias.data(), weights.data(), kDepth / kGroup, nullptr, 0};
+    const Panel panel{factors.data(), sums.data(), bias.data(), 0, weights.data(), kDepth / kGroup, nullptr, 0};
     for (const int64_t count : {int64_t{5}, kMost}) {
         multiply({whole.data(), kDepth, count, rounded.data()}, panel, found.data(), kPanel);
         for (int64_t row = 0; row < count; ++row)

@@ -30,10 +30,11 @@ struct Panel {
     const float* factors;    // (32): weight = factor * whole number
     const int32_t* sums;     // (32) of the whole numbers of a column
     const float* bias;       // (32)
+    float swish;             // not 0: a result y becomes y / (1 + e^(-swish y))
     const uint8_t* weights;  // (groups,32,4), whole number + 128
     int64_t groups;          // a multiple of 16
-    const uint8_t* ahead;    // as many bytes as weights, which may be fetched: what comes next
-    int64_t ahead_bytes;     // how many of them; 0: none
+    const uint8_t* ahead;    // what comes next and may be fetched meanwhile
+    int64_t ahead_bytes;     // of it
 };
 
 // How one instruction set does it.

@@ -74,8 +74,9 @@ void Plan::run_panel(int64_t index) const noexcept {
     for (int64_t block = 0; block < blocks; ++block) {
         const int64_t first = block * problem_.rows / blocks, end = (block + 1) * problem_.rows / blocks;
         const int64_t from = block * next / blocks, to = (block + 1) * next / blocks;
-        const Panel panel{head,     sums, bias, at + kHeadBytes, filled(problem_.depth) / kGroup, at + bytes + from,
-                          to - from};
+        const Panel panel{
+            head,     sums, bias, problem_.swish, at + kHeadBytes, filled(problem_.depth) / kGroup, at + bytes + from,
+            to - from};
         run_rows(first, end - first, panel, column);
     }
 }

@@ -19,6 +19,7 @@ struct Problem {
     const uint8_t* weights;        // (panels,panel_bytes(depth)); factors are finite
     const float* bias;             // (columns), or null
     float* output;                 // (rows,columns), written
+    float swish = 0;               // not 0: a result y becomes y / (1 + e^(-swish y))
 };
 
 constexpr int64_t panels_of(int64_t columns) {

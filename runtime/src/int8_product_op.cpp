@@ -28,6 +28,7 @@ public:
 
     MatMulInt8(const ort::OpApi& api, const ort::KernelInfo* info) {
         own_op::check(api.attribute_int(info, "columns", &columns_));
+        own_op::check(api.attribute_float(info, "swish", &swish_));
         announce(form_);
     }
 
@@ -51,7 +52,8 @@ public:
                                     x.floats(),
                                     static_cast<const uint8_t*>(weights.data),
                                     biases == 0 ? nullptr : bias.floats(),
-                                    static_cast<float*>(y.data)};
+                                    static_cast<float*>(y.data),
+                                    swish_};
         int8::Inputs inputs(problem, form_);
         call.run(inputs);
         int8::Plan plan(problem, form_, inputs);
@@ -61,6 +63,7 @@ public:
 private:
     const int8::Form& form_ = *int8::form();
     int64_t columns_ = 0;
+    float swish_ = 0;
 };
 
 }  // namespace

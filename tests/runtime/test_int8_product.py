@@ -144,19 +144,76 @@ def test_weights_of_another_shape_are_refused() -> None:
         run.run(None, {"x": np.ones((1, 1, 96), np.float32)})
 
 
-def test_a_bias_behind_a_product_moves_into_it() -> None:
-    """Unless something else reads the product, or the bias is no stored row."""
-    rng = np.random.default_rng(6)
-    weight, row = rng.normal(size=(64, 32)).astype(np.float32), rng.normal(size=32).astype(np.float32)
-    model = own(weight)
-    model.graph.node[0].output[0] = "raw"
-    model.graph.initializer.append(numpy_helper.from_array(row, "row"))
-    model.graph.node.append(helper.make_node("Add", ["row", "raw"], ["y"]))
-    x = rng.normal(size=(1, 3, 64)).astype(np.float32)
-    (wanted,) = session(model).run(None, {"x": x})
-    kept = onnx.ModelProto.FromString(model.SerializeToString())
-    kept.graph.output.append(onnx.ValueInfoProto(name="raw"))
-    assert own_int8.add_biases(kept) == 0
-    assert own_int8.add_biases(model) == 1
-    assert [node.op_type for node in model.graph.node] == ["MatMulInt8"]
-    np.testing.assert_allclose(session(model).run(None, {"x": x})[0], wanted, rtol=1e-5, atol=1e-5)
+def behind(model: onnx.ModelProto, *nodes: onnx.NodeProto, **stored: Array) -> onnx.ModelProto:
+    """The model with nodes that make y of what the product now calls raw."""
+    made = onnx.ModelProto.FromString(model.SerializeToString())
+    made.graph.node[0].output[0] = "raw"
+    made.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in stored.items())
+    made.graph.node.extend(nodes)
+    return made
+
+
+def absorbed(model: onnx.ModelProto) -> list[str]:
+    """Operators behind `absorb`, which must not change what the model means."""
+    x = np.random.default_rng(6).normal(size=(1, 3, 64)).astype(np.float32)
+    (wanted,) = session(model).run(["y"], {"x": x})
+    own_int8.absorb(model)
+    np.testing.assert_allclose(session(model).run(["y"], {"x": x})[0], wanted, rtol=1e-5, atol=1e-5)
+    return [node.op_type for node in model.graph.node]
+
+
+WEIGHT = np.random.default_rng(5).normal(0, 0.3, (64, 32)).astype(np.float32)
+ROW = np.random.default_rng(7).normal(size=32).astype(np.float32)
+ADD = helper.make_node("Add", ["row", "raw"], ["y"])
+SIGMOID = helper.make_node("Sigmoid", ["raw"], ["gate"])
+SCALED = (helper.make_node("Mul", ["raw", "a"], ["scaled"]), helper.make_node("Sigmoid", ["scaled"], ["gate"]))
+LAST = helper.make_node("Mul", ["gate", "raw"], ["y"])
+BIASED = [
+    helper.make_node("Add", ["raw", "row"], ["biased"]),
+    helper.make_node("Sigmoid", ["biased"], ["gate"]),
+    helper.make_node("Mul", ["biased", "gate"], ["y"]),
+]
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        pytest.param([ADD], id="a bias"),
+        pytest.param([SIGMOID, LAST], id="silu"),
+        pytest.param([*SCALED, LAST], id="quick gelu"),
+        pytest.param(
+            BIASED,
+            id="a bias, then silu",
+        ),
+    ],
+)
+def test_what_follows_a_product_moves_into_it(nodes: list[onnx.NodeProto]) -> None:
+    model = behind(own(WEIGHT), *nodes, row=ROW, a=np.float32(1.702))
+    assert absorbed(model) == ["MatMulInt8"]
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        pytest.param([helper.make_node("Add", ["raw", "few"], ["y"])], id="a bias of another size"),
+        pytest.param([SIGMOID, helper.make_node("Mul", ["gate", "row"], ["y"])], id="a gate of something else"),
+        pytest.param([SIGMOID, helper.make_node("Add", ["gate", "raw"], ["y"])], id="no Mul"),
+        pytest.param([SIGMOID, LAST, helper.make_node("Neg", ["raw"], ["z"])], id="a result that is read again"),
+    ],
+)
+def test_other_nodes_stay(nodes: list[onnx.NodeProto]) -> None:
+    model = behind(own(WEIGHT), *nodes, row=ROW, few=ROW[:1])
+    if nodes[-1].output[0] == "z":
+        model.graph.output.append(onnx.ValueInfoProto(name="z"))
+    assert absorbed(model) == ["MatMulInt8", *(node.op_type for node in nodes)]
+
+
+@pytest.mark.parametrize("swish", [1.0, 1.702, -0.5])
+def test_swish_equals_numpy(swish: float) -> None:
+    model = own(WEIGHT * 20)
+    next(item for item in model.graph.node[0].attribute if item.name == "swish").f = swish
+    x = np.random.default_rng(8).normal(size=(1, 50, 64)).astype(np.float32)
+    (found,) = session(model).run(None, {"x": x})
+    y = rounded(x) @ meant(model, 64)
+    with np.errstate(over="ignore"):
+        np.testing.assert_allclose(found, y / (1 + np.exp(-np.float32(swish) * y)), atol=2e-3 * np.abs(y).max())

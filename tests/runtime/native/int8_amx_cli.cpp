@@ -120,7 +120,7 @@ int main() {
                                                          int32_t{weights[k / 4 * 128 + column * 4 + k % 4]};
                 }
             }
-            const Panel panel{nullptr, nullptr, nullptr, weights.data(), depth / kGroup, nullptr, 0};
+            const Panel panel{nullptr, nullptr, nullptr, 0, weights.data(), depth / kGroup, nullptr, 0};
             add({whole.data(), stride, count, nullptr}, panel, sums.data());
             if (sums != wanted || emulated::configured) {
                 std::printf("%ld rows of %ld\n", static_cast<long>(count), static_cast<long>(depth));

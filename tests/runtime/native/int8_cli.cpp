@@ -95,13 +95,15 @@ double difference(int64_t rows, int64_t depth, int64_t columns, const Form& form
     if (rows > 1) std::fill_n(input.begin(), depth, 0.0F);  // a row of nothing
     const Weights weights = drawn(random, depth, columns, extreme);
     std::vector<float> output(static_cast<size_t>(rows * columns), -1);
-    multiply({rows, depth, columns, input.data(), weights.stored.data(), bias.data(), output.data()}, form);
+    const float swish = extreme ? 0 : 1.702F;
+    multiply({rows, depth, columns, input.data(), weights.stored.data(), bias.data(), output.data(), swish}, form);
     const std::vector<double> exact = rounded(input, rows, depth);
     double most = 0, largest = 0;
     for (int64_t row = 0; row < rows; ++row) {
         for (int64_t column = 0; column < columns; ++column) {
             double sum = bias[static_cast<size_t>(column)];
             for (int64_t i = 0; i < depth; ++i) sum += exact[row * depth + i] * weights.values[i * columns + column];
+            if (swish != 0) sum /= 1 + std::exp(-swish * sum);
             most = std::max(most, std::fabs(sum - output[row * columns + column]));
             largest = std::max(largest, std::fabs(sum));
         }
