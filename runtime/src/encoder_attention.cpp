@@ -45,11 +45,15 @@ void Packed::pack_keys(int64_t head) noexcept {
     for (int64_t token = 0; token < key_panels_ * kPanel; ++token, from += row) {
         Word* const column = to + token / kPanel * key_words_ * kPanel + token % kPanel;
         for (int64_t first = 0; first < problem_.width; first += kHeadWidthAtOnce) {
-            Word words[kHeadWidthAtOnce]{};
+            Word words[kHeadWidthAtOnce];
             const int64_t count = std::min(kHeadWidthAtOnce, problem_.width - first);
-            if (token < problem_.asked) form_.words(from + first, count, 1, problem_.operands, words);
-            for (int64_t i = 0, word = first / form_.per_word; i < ceiling(count, form_.per_word); ++i)
-                column[(word + i) * kPanel] = words[i];
+            const int64_t made = ceiling(count, form_.per_word), word = first / form_.per_word;
+            if (token < problem_.asked) {
+                form_.words(from + first, count, 1, problem_.operands, words);
+            } else {
+                std::fill_n(words, made, 0);
+            }
+            for (int64_t i = 0; i < made; ++i) column[(word + i) * kPanel] = words[i];
         }
     }
 }
