@@ -50,8 +50,8 @@ package: $(LIBRARY)  ## libedgeprune as a tarball and a Debian package, in dist/
 bench: $(STAMPS)/demo $(LIBRARY)  ## time the demo bundle at keep 1 and 0.1, interleaved; JSON under benchmarks/results
 	$(RUN)/python benchmarks/demo_keep.py
 
-bench-pruning: $(STAMPS)/dev  ## time every pruning method beside a ViT-L/14-336 encoder, interleaved; JSON under benchmarks/results, table in docs/pruning.md
-	$(BIN)/python -m benchmarks.pruning_cost --write-docs
+bench-pruning: $(STAMPS)/dev $(LIBRARY)  ## time every pruning method beside a ViT-L/14-336 encoder, interleaved; JSON under benchmarks/results, table in docs/pruning.md
+	$(RUN)/python -m benchmarks.pruning_cost --write-docs
 
 bench-background: $(STAMPS)/dev $(STAMPS)/demo  ## time the vision stage with and without pruning before the encoder, interleaved; JSON under benchmarks/results
 	$(BIN)/python -m benchmarks.background

@@ -5,9 +5,9 @@ Each method is the graph that tests/pruning checks (its signals are inputs), N =
 thread. Methods that read projected tokens are also timed on D = 4096, the width of LLaVA-1.5-7B's decoder, and what
 projecting N instead of K tokens adds is a row of its own. Of methods that prune inside the encoder the steps of all
 blocks are timed, not what they save. The encoder is two blocks with random weights, scaled to 23
-(all that LLaVA-1.5 runs) without the patch embedding, in fp32 and with every product in dynamic int8 as `edgeprune
-build --target cpu --precision int8` makes them. --write-docs puts the result into docs/pruning.md, --only-docs the
-newest one that is there. Takes about two minutes.
+(all that LLaVA-1.5 runs) without the patch embedding, in fp32 and with every product in dynamic int8 and attention in
+bfloat16, as `edgeprune build --target cpu --precision int8` makes them. --write-docs puts the result into
+docs/pruning.md, --only-docs the newest one that is there. Takes about two minutes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import torch
 from benchmarks import docs_tables, pruning_cost_docs
 from benchmarks.pruning_work import GOALS, SIGNAL_FLOPS, TEXT_SPACE, WORK, Sizes, encoder_flops, projector_flops
 from edgeprune import native_library
-from edgeprune.engines import own_attention, own_int8
+from edgeprune.engines import fused_attention, own_attention, own_int8
 from edgeprune.engines.one_by_one import Products
 from edgeprune.engines.weights import all_inside
 from edgeprune.export.models.layers import Linear
@@ -108,6 +108,7 @@ class Timed:
             products = Products(path, path.parent, pathlib.Path(parts), own_int8.change)
             proto = all_inside(products.model([]), products.folder)
         own_int8.absorb(proto)
+        fused_attention.rewrite(proto)
         made = copy.copy(self)
         made._open(proto)
         return made

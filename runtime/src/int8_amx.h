@@ -74,6 +74,8 @@ EDGEPRUNE_AMX inline void add_both(const Rows& rows, const Panel& panel, int32_t
 EDGEPRUNE_AMX inline void add(const Rows& rows, const Panel& panel, int32_t* sums) {
     const int64_t upper = rows.count < kTileRows ? rows.count : kTileRows, lower = rows.count - upper;
     const TileShapes shapes = shapes_for(upper, lower);
+    // The compiler is not told by its own intrinsics that they read all of this memory.
+    __asm__ volatile("" : : "r"(&shapes), "r"(sums) : "memory");
     _tile_loadconfig(&shapes);
     if (lower > 0) {
         add_both(rows, panel, sums);
