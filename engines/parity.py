@@ -18,7 +18,7 @@ import onnx
 
 from edgeprune import devices, machine
 from edgeprune.bundle import Bundle
-from edgeprune.engines import calibration, dialects, quantise
+from edgeprune.engines import calibration, dialects, own_int8, own_product, quantise
 from edgeprune.engines.accuracy import distance, relative
 from edgeprune.engines.cpu_decoder import with_room
 from edgeprune.engines.passes import forms
@@ -228,7 +228,8 @@ def _sums(path: Path) -> list[str]:
 def _ends_a_projection(node: onnx.NodeProto | None, weights: set[str]) -> bool:
     """A product, its bias or its layer scale; the products of a rotation have no weight."""
     return node is not None and (
-        node.op_type == "MatMul" or (node.op_type in ("Add", "Mul") and bool(weights & set(node.input)))
+        node.op_type in ("MatMul", own_int8.OPERATOR, own_product.OPERATOR)
+        or (node.op_type in ("Add", "Mul") and bool(weights & set(node.input)))
     )
 
 

@@ -359,7 +359,7 @@ constexpr Form kForm{"avx512 bf16", kRows, 2, words, pairs, weights, multiply};
 
 }  // namespace
 
-const Form* form(Operands operands, Instructions instructions) noexcept {
+const Form* form([[maybe_unused]] Operands operands, Instructions instructions) noexcept {
     const auto asked = [instructions](Instructions one) {
         return instructions == one || instructions == Instructions::chosen;
     };

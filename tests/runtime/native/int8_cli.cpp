@@ -86,25 +86,42 @@ void multiply(const Problem& problem, const Form& form) {
     run_on_threads(plan);
 }
 
-double difference(int64_t rows, int64_t depth, int64_t columns, const Form& form, bool extreme) {
-    std::mt19937 random(11);
-    std::normal_distribution<float> normal(0.3F);
-    std::vector<float> input(static_cast<size_t>(rows * depth)), bias(static_cast<size_t>(columns));
-    for (float& value : input) value = extreme ? -1.0F : normal(random);
-    for (float& value : bias) value = normal(random);
-    if (rows > 1) std::fill_n(input.begin(), depth, 0.0F);  // a row of nothing
-    const Weights weights = drawn(random, depth, columns, extreme);
-    std::vector<float> output(static_cast<size_t>(rows * columns), -1);
-    const float swish = extreme ? 0 : 1.702F;
-    multiply({rows, depth, columns, input.data(), weights.stored.data(), bias.data(), output.data(), swish}, form);
-    const std::vector<double> exact = rounded(input, rows, depth);
+// A product that is drawn anew by every call, the same for the same shape.
+struct Drawn {
+    Drawn(int64_t row_count, int64_t row_depth, int64_t column_count, bool is_extreme)
+        : rows(row_count), depth(row_depth), columns(column_count), extreme(is_extreme) {
+        std::normal_distribution<float> normal(0.3F);
+        for (float& value : input) value = extreme ? -1.0F : normal(random);
+        for (float& value : bias) value = normal(random);
+        if (rows > 1) std::fill_n(input.begin(), depth, 0.0F);  // a row of nothing
+        weights = drawn(random, depth, columns, extreme);
+    }
+
+    std::vector<float> by(const Form& form) const {
+        std::vector<float> output(static_cast<size_t>(rows * columns), -1);
+        multiply({rows, depth, columns, input.data(), weights.stored.data(), bias.data(), output.data(), swish}, form);
+        return output;
+    }
+
+    int64_t rows, depth, columns;
+    bool extreme;
+    float swish = extreme ? 0 : 1.702F;
+    std::mt19937 random{11};
+    std::vector<float> input = std::vector<float>(static_cast<size_t>(rows * depth));
+    std::vector<float> bias = std::vector<float>(static_cast<size_t>(columns));
+    Weights weights;
+};
+
+double difference(const Drawn& drawn, const std::vector<float>& output) {
+    const std::vector<double> exact = rounded(drawn.input, drawn.rows, drawn.depth);
     double most = 0, largest = 0;
-    for (int64_t row = 0; row < rows; ++row) {
-        for (int64_t column = 0; column < columns; ++column) {
-            double sum = bias[static_cast<size_t>(column)];
-            for (int64_t i = 0; i < depth; ++i) sum += exact[row * depth + i] * weights.values[i * columns + column];
-            if (swish != 0) sum /= 1 + std::exp(-swish * sum);
-            most = std::max(most, std::fabs(sum - output[row * columns + column]));
+    for (int64_t row = 0; row < drawn.rows; ++row) {
+        for (int64_t column = 0; column < drawn.columns; ++column) {
+            double sum = drawn.bias[static_cast<size_t>(column)];
+            for (int64_t i = 0; i < drawn.depth; ++i)
+                sum += exact[row * drawn.depth + i] * drawn.weights.values[i * drawn.columns + column];
+            if (drawn.swish != 0) sum /= 1 + std::exp(-drawn.swish * sum);
+            most = std::max(most, std::fabs(sum - output[row * drawn.columns + column]));
             largest = std::max(largest, std::fabs(sum));
         }
     }
@@ -143,10 +160,14 @@ int main() {
         if (one == nullptr) continue;
         for (const auto& shape : kShapes) {
             for (const bool extreme : {false, true}) {
-                const double away = difference(shape[0], shape[1], shape[2], *one, extreme);
+                const Drawn drawn(shape[0], shape[1], shape[2], extreme);
+                const std::vector<float> found = drawn.by(*one);
+                const double away = difference(drawn, found);
                 std::printf("%s: %ld x %ld x %ld: %.3g\n", one->name, static_cast<long>(shape[0]),
                             static_cast<long>(shape[1]), static_cast<long>(shape[2]), away);
                 if (!(away < 2e-6)) return 1;
+                const std::vector<float> plain = drawn.by(*form(Instructions::portable));
+                if (std::memcmp(found.data(), plain.data(), found.size() * sizeof(float)) != 0) return 3;
             }
         }
         if (!handles_the_odd(*one)) return 2;
