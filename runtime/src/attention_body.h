@@ -88,28 +88,6 @@ EDGEPRUNE_TARGET static bool narrow(const float* from, int64_t count, Half* to) 
     return fits;
 }
 
-// e^x for x <= 0, within 2 units in the last place; below -87 it is 0. x = n ln 2 + r, |r| <= ln 2 / 2, and the
-// Taylor polynomial of e^r.
-EDGEPRUNE_TARGET static inline void exponential(Lanes& x) {
-    const Lanes floor = Lanes{} - 87.0F;
-    const Whole kept = x > floor;
-    const Lanes bounded = kept ? x : floor;
-    const float rounder = 12582912.0F;  // 1.5 * 2^23: adding it leaves whole numbers
-    const Lanes n = (bounded * 1.44269504F + rounder) - rounder;
-    const Lanes r = (bounded - n * 0.693359375F) + n * 2.12194440e-4F;
-    Lanes sum = r * (1.0F / 5040) + 1.0F / 720;
-    sum = sum * r + 1.0F / 120;
-    sum = sum * r + 1.0F / 24;
-    sum = sum * r + 1.0F / 6;
-    sum = sum * r + 0.5F;
-    sum = sum * r + 1.0F;
-    sum = sum * r + 1.0F;
-    const Whole exponent = (__builtin_convertvector(n, Whole) + 127) << 23;
-    Lanes power;
-    __builtin_memcpy(&power, &exponent, sizeof power);
-    x = kept ? sum * power : Lanes{};
-}
-
 // Of `count` rows from `from` on, one prefetch for each line of the processor's cache.
 template <class Element>
 EDGEPRUNE_TARGET static inline void prefetch(const Element* from, int64_t count) {
@@ -222,11 +200,11 @@ EDGEPRUNE_TARGET static void run_block(const Block& block, const Element* keys, 
         Lanes peak = largest;
         for (int64_t j = 0; j < count; ++j) peak = weights[j] > peak ? weights[j] : peak;
         Lanes shrink = largest - peak;
-        exponential(shrink);
+        vector_math::exponential<Lanes, Whole>(shrink);
         Lanes sum{};
         for (int64_t j = 0; j < count; ++j) {
             Lanes weight = weights[j] - peak;
-            exponential(weight);
+            vector_math::exponential<Lanes, Whole>(weight);
             weights[j] = weight;
             sum += weight;
         }
@@ -317,12 +295,12 @@ EDGEPRUNE_TARGET static void run_row(const Block& block, const Element* keys, co
         float peak = peaks[0];
         for (int64_t k = 1; k < 8; ++k) peak = peaks[k] > peak ? peaks[k] : peak;
         Lanes shrink = Lanes{} + (largest - peak);
-        exponential(shrink);
+        vector_math::exponential<Lanes, Whole>(shrink);
         total *= shrink;
         largest = peak;
         for (int64_t k = 0; k < vectors; ++k) {
             Lanes x = weights[k] - peak;
-            exponential(x);
+            vector_math::exponential<Lanes, Whole>(x);
             weights[k] = x;
             total += x;
         }

@@ -5,6 +5,7 @@
 
 #include "float16.h"
 #include "processor.h"
+#include "vector_math.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
