@@ -1,7 +1,7 @@
-// The form of int8_kernels.h for the tile registers of AMX, included by int8_kernels.cpp, and by a test that puts plain
-// code in the place of the instructions. EDGEPRUNE_AMX is the function attribute that allows them. No include guard on
-// purpose. Tiles 0 to 3 are sums (upper left, upper right, lower left, lower right), 4 and 5 rows of inputs, 6 and 7
-// weights.
+// The form of int8_kernels.h for the tile registers of AMX, included by int8_kernels_x86.cpp, and by a test that puts
+// plain code in the place of the instructions. EDGEPRUNE_AMX is the function attribute that allows them. No include
+// guard on purpose. Tiles 0 to 3 are sums (upper left, upper right, lower left, lower right), 4 and 5 rows of inputs, 6
+// and 7 weights.
 
 constexpr int64_t kTileRows = 16, kTileBytes = 64;
 constexpr int64_t kTileGroups = kTileBytes / kGroup;  // of the weights, in a tile
