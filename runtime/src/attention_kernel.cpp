@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ceiling.h"
 #include "float16.h"
 #include "processor.h"
 #include "vector_math.h"
@@ -83,10 +84,6 @@ void run_block(const Block& block, const Places& in, bool single, [[maybe_unused
 #endif
     const auto run = single ? portable::run_row<Element> : portable::run_block<Element>;
     run(block, keys, values, in.begin, in.end, in.width);
-}
-
-int64_t ceiling(int64_t value, int64_t step) noexcept {
-    return (value + step - 1) / step;
 }
 
 }  // namespace

@@ -3,16 +3,14 @@
 #include <algorithm>
 #include <cstring>
 
+#include "ceiling.h"
+
 namespace edgeprune::encoder {
 namespace {
 
 constexpr int64_t kSmall = 1 << 17;        // products that one thread does before it has woken a second one
 constexpr int64_t kTasksWanted = 64;       // enough for several threads to end at the same time
 constexpr int64_t kHeadWidthAtOnce = 512;  // numbers of a key that are turned to words at a time
-
-int64_t ceiling(int64_t value, int64_t step) noexcept {
-    return (value + step - 1) / step;
-}
 
 }  // namespace
 

@@ -10,6 +10,8 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+
+#include "avx512_math.h"
 #endif
 
 namespace edgeprune::encoder {
@@ -296,25 +298,15 @@ EDGEPRUNE_BF16 static inline float largest_logit(float* logits, int64_t count) {
     return _mm512_reduce_max_ps(_mm512_max_ps(most, other));
 }
 
-// 2^x for x <= 0, within 3e-7 of it: x = n + f, |f| <= 1/2, and the Taylor polynomial of 2^f. Far below 0 it is what
-// becomes 0 in bfloat16; what is no number stays none.
-EDGEPRUNE_BF16 static inline __m512 power_of_two(__m512 x) {
-    x = _mm512_max_ps(_mm512_set1_ps(-150.0F), x);
-    const __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    const __m512 f = _mm512_sub_ps(x, n);
-    __m512 sum = _mm512_set1_ps(1.540353e-4F);
-    for (const float term : {1.333356e-3F, 9.618129e-3F, 5.550411e-2F, 0.24022651F, 0.69314718F, 1.0F})
-        sum = _mm512_fmadd_ps(sum, f, _mm512_set1_ps(term));
-    return _mm512_scalef_ps(sum, n);
-}
-
 EDGEPRUNE_BF16 float weights(float* logits, int64_t count, Operands, Word* to) {
     constexpr float kLog2E = 1.44269504F;
     const __m512 largest = _mm512_set1_ps(largest_logit(logits, count));
     __m512 total = _mm512_setzero_ps();
     for (int64_t i = 0; i < count; i += kLanes) {
         const __m512 below = _mm512_sub_ps(_mm512_loadu_ps(logits + i), largest);
-        const __m512 weight = power_of_two(_mm512_mul_ps(below, _mm512_set1_ps(kLog2E)));
+        // what lies further below becomes 0 in bfloat16; what is no number stays none: the second operand is given back
+        const __m512 x = _mm512_max_ps(_mm512_set1_ps(-150.0F), _mm512_mul_ps(below, _mm512_set1_ps(kLog2E)));
+        const __m512 weight = vector_math::power_of_two(x);
         total = _mm512_add_ps(total, weight);
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i / 2), halves_of(weight));
     }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "avx512_math.h"
 #include "int8_forms.h"
 #include "int8_rows.h"
 #include "processor.h"
@@ -125,18 +126,13 @@ EDGEPRUNE_VNNI Rounded round(const float* row, int64_t count, uint8_t* whole) {
     return round_row<64>(row, count, whole);
 }
 
-// y / (1 + 2^x), x = -swish log2(e) y = n + f, |f| <= 1/2, by the Taylor polynomial of 2^f and a reciprocal with one
-// step of Newton's; within 4 units in the last place.
+// y / (1 + 2^x), x = -swish log2(e) y, by a reciprocal from a table and one step of Newton's.
 EDGEPRUNE_VNNI inline __m512 swish(__m512 y, float factor) {
-    const __m512 scaled = _mm512_mul_ps(y, _mm512_set1_ps(-1.44269504F * factor)), far = _mm512_set1_ps(126.0F);
+    const __m512 scaled = _mm512_mul_ps(y, _mm512_set1_ps(-1.44269504F * factor));
     // what is no number stays none: the second operand is given back
-    const __m512 x = _mm512_min_ps(far, _mm512_max_ps(_mm512_sub_ps(_mm512_setzero_ps(), far), scaled));
-    const __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    const __m512 f = _mm512_sub_ps(x, n);
-    __m512 sum = _mm512_set1_ps(1.540353e-4F);
-    for (const float term : {1.333356e-3F, 9.618129e-3F, 5.550411e-2F, 0.24022651F, 0.69314718F, 1.0F})
-        sum = _mm512_fmadd_ps(sum, f, _mm512_set1_ps(term));
-    const __m512 below = _mm512_add_ps(_mm512_scalef_ps(sum, n), _mm512_set1_ps(1.0F));
+    const __m512 above = _mm512_max_ps(_mm512_set1_ps(-126.0F), scaled);
+    const __m512 power = vector_math::power_of_two(_mm512_min_ps(_mm512_set1_ps(126.0F), above));
+    const __m512 below = _mm512_add_ps(power, _mm512_set1_ps(1.0F));
     const __m512 near = _mm512_rcp14_ps(below);
     const __m512 share = _mm512_mul_ps(near, _mm512_fnmadd_ps(below, near, _mm512_set1_ps(2.0F)));
     return _mm512_mul_ps(y, share);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "ceiling.h"
+
 namespace edgeprune::int8 {
 namespace {
 
@@ -10,10 +12,6 @@ constexpr int64_t kRoundedAtOnce = 1 << 16;  // numbers of a task
 constexpr int64_t kSmall = 1 << 20;          // products that one thread does before it has woken a second one
 constexpr int64_t kTasksWanted = 16;         // enough for several threads to end at the same time
 constexpr int64_t kHeadBytes = kPanel * 8;
-
-int64_t ceiling(int64_t value, int64_t step) noexcept {
-    return (value + step - 1) / step;
-}
 
 }  // namespace
 

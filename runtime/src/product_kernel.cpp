@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 
+#include "ceiling.h"
 #include "processor.h"
 
 #if defined(__x86_64__)
@@ -235,10 +236,6 @@ void run_tiles(const uint8_t* weights, int64_t stride, int64_t count, int64_t bl
 #endif
     const Tile tile = one_tile(instructions);
     for (int64_t i = 0; i < count; ++i) tile(weights + i * stride, blocks, row, sums + i * kColumns);
-}
-
-int64_t ceiling(int64_t value, int64_t step) noexcept {
-    return (value + step - 1) / step;
 }
 
 }  // namespace

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -217,3 +219,29 @@ def test_swish_equals_numpy(swish: float) -> None:
     y = rounded(x) @ meant(model, 64)
     with np.errstate(over="ignore"):
         np.testing.assert_allclose(found, y / (1 + np.exp(-np.float32(swish) * y)), atol=2e-3 * np.abs(y).max())
+
+
+LISTENER = """
+import ctypes
+import numpy as np
+from edgeprune import native_library
+from tests.runtime.own_session import opened
+from tests.runtime.test_int8_product import own
+library = ctypes.CDLL(str(native_library.path()))
+hook = ctypes.CFUNCTYPE(None, ctypes.c_int32, ctypes.c_char_p, ctypes.c_void_p)(
+    lambda level, message, user: print(level, message.decode())
+)
+library.ep_set_log.argtypes = (ctypes.c_void_p, ctypes.c_int32, ctypes.c_void_p)
+library.ep_set_log(ctypes.cast(hook, ctypes.c_void_p), 1, None)
+for _ in range(2):
+    opened(own(np.eye(64, 32, dtype=np.float32)))
+library.ep_set_log(None, 0, None)
+"""
+
+
+def test_the_log_says_once_which_form_computes() -> None:
+    done = subprocess.run([sys.executable, "-c", LISTENER], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if "int8 products" in line]
+    names = ("amx", "avx512 vnni", "avx vnni", "avx2", "dot product", "portable")
+    assert line in {f"1 int8 products: {name}" for name in names}

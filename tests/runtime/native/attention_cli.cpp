@@ -8,11 +8,11 @@
 #include <cstdio>
 #include <cstdlib>
 #include <random>
-#include <thread>
 #include <vector>
 
 #include "attention_kernel.h"
 #include "float16.h"
+#include "on_threads.h"
 
 using edgeprune::attention::Half;
 using edgeprune::attention::Instructions;
@@ -69,14 +69,8 @@ std::vector<double> expected(const Problem& p, const float* keys, const float* v
     return sums;
 }
 
-void run_on_threads(Plan& plan) {
-    std::vector<std::thread> threads;
-    for (size_t thread = 0; thread < 4; ++thread) {
-        threads.emplace_back([&plan, thread] {
-            for (size_t task = thread; task < plan.tasks(); task += 4) plan.run(task);
-        });
-    }
-    for (std::thread& thread : threads) thread.join();
+void run_whole(Plan& plan) {
+    run_on_threads(plan);
     plan.finish();
 }
 
@@ -119,7 +113,7 @@ double difference(int64_t heads, int64_t kv_heads, int64_t fresh, int64_t past, 
     }
     if (form.rotated) problem.tokens_first = true, problem.cosines = cosines.data(), problem.sines = sines.data();
     Plan plan(problem, form.instructions);
-    run_on_threads(plan);
+    run_whole(plan);
     double most = 0;
     for (int64_t row = 0; row < batch * heads * fresh; ++row) {
         const int64_t b = row / fresh / heads, head = row / fresh % heads;

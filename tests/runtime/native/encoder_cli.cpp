@@ -6,10 +6,10 @@
 #include <cstdio>
 #include <cstring>
 #include <random>
-#include <thread>
 #include <vector>
 
 #include "encoder_attention.h"
+#include "on_threads.h"
 
 using namespace edgeprune::encoder;
 
@@ -25,17 +25,6 @@ float to_bfloat16(float value) {
 
 double operand(float value, Operands operands) {
     return operands == Operands::bfloat16 ? to_bfloat16(value) : value;
-}
-
-template <class Work>
-void run_on_threads(Work& work) {
-    std::vector<std::thread> threads;
-    for (size_t thread = 0; thread < 4; ++thread) {
-        threads.emplace_back([&work, thread] {
-            for (size_t task = thread; task < work.tasks(); task += 4) work.run(task);
-        });
-    }
-    for (std::thread& thread : threads) thread.join();
 }
 
 // One row of one head in double.

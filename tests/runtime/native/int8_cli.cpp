@@ -7,11 +7,11 @@
 #include <cstring>
 #include <limits>
 #include <random>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include "int8_product.h"
+#include "on_threads.h"
 
 using namespace edgeprune::int8;
 
@@ -67,17 +67,6 @@ std::vector<double> rounded(const std::vector<float>& input, int64_t rows, int64
         }
     }
     return values;
-}
-
-template <class Work>
-void run_on_threads(Work& work) {
-    std::vector<std::thread> threads;
-    for (size_t thread = 0; thread < 4; ++thread) {
-        threads.emplace_back([&work, thread] {
-            for (size_t task = thread; task < work.tasks(); task += 4) work.run(task);
-        });
-    }
-    for (std::thread& thread : threads) thread.join();
 }
 
 void multiply(const Problem& problem, const Form& form) {

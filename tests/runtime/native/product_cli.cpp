@@ -7,9 +7,9 @@
 #include <cstring>
 #include <limits>
 #include <random>
-#include <thread>
 #include <vector>
 
+#include "on_threads.h"
 #include "product_kernel.h"
 
 using edgeprune::product::Instructions;
@@ -64,16 +64,6 @@ std::vector<double> rounded(const std::vector<float>& input, int64_t rows, int64
         }
     }
     return values;
-}
-
-void run_on_threads(const Plan& plan) {
-    std::vector<std::thread> threads;
-    for (size_t thread = 0; thread < 4; ++thread) {
-        threads.emplace_back([&plan, thread] {
-            for (size_t task = thread; task < plan.tasks(); task += 4) plan.run(task);
-        });
-    }
-    for (std::thread& thread : threads) thread.join();
 }
 
 double difference(int64_t rows, int64_t depth, int64_t columns, Instructions instructions) {
